@@ -1,0 +1,128 @@
+//! The proof that a request was judged and may go on.
+
+use http::HeaderValue;
+use http::uri::PathAndQuery;
+use std::sync::Arc;
+
+use super::acl::Permission;
+use super::path::CanonicalPath;
+use super::routes::Route;
+use crate::identity::{RoleName, UserName};
+use crate::session::Session;
+use crate::session::token::DomainToken;
+
+/// Who the caller turned out to be.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    Session(Arc<Session>),
+    /// A domain token; the user is `id@domain`.
+    Domain {
+        record: Arc<DomainToken>,
+        user: UserName,
+    },
+}
+
+impl Principal {
+    /// The full name: a domain token's is `id@domain`.
+    #[must_use]
+    pub fn user(&self) -> &UserName {
+        match self {
+            Self::Session(session) => &session.user,
+            Self::Domain { user, .. } => user,
+        }
+    }
+
+    #[must_use]
+    pub fn role(&self) -> &RoleName {
+        match self {
+            Self::Session(session) => &session.role,
+            Self::Domain { record, .. } => &record.role,
+        }
+    }
+}
+
+/// `X-Postern-Scope`: whether a plain permission or exactly an own variant granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    Own,
+}
+
+/// The credentials that were judged: exactly these go on to the upstream. Marked sensitive.
+#[derive(Clone)]
+pub struct Judged {
+    pub token: HeaderValue,
+    /// None for a domain token, also when the client sent one.
+    pub key: Option<HeaderValue>,
+}
+
+/// A query as it is forwarded.
+#[derive(Clone)]
+pub enum ForwardQuery {
+    /// As the client sent it, byte for byte.
+    AsSent(PathAndQuery),
+    /// Less the credentials; empty when nothing else was in it.
+    Stripped(String),
+}
+
+/// A request that was judged and may be forwarded. Made by `access` alone.
+pub struct Permit {
+    pub(super) route: Arc<Route>,
+    pub(super) path: CanonicalPath,
+    /// Bytes of the path that `strip_prefix` takes off.
+    pub(super) stripped: usize,
+    pub(super) query: Option<ForwardQuery>,
+    pub(super) principal: Option<Principal>,
+    pub(super) scope: Option<Scope>,
+    pub(super) asked: Option<Permission>,
+    pub(super) credentials: Option<Judged>,
+}
+
+impl Permit {
+    #[must_use]
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The path to forward: canonical, in the client's letter case, less `strip_prefix`. Begins with `/`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self.path.as_str().get(self.stripped..) {
+            Some(rest) if rest.starts_with('/') => rest,
+            _ => "/",
+        }
+    }
+
+    /// The query to forward, without the `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        match self.query.as_ref()? {
+            ForwardQuery::AsSent(target) => target.query(),
+            ForwardQuery::Stripped(query) => (!query.is_empty()).then_some(query),
+        }
+    }
+
+    /// None on a public route, whatever credentials came.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Principal> {
+        self.principal.as_ref()
+    }
+
+    /// None on a route without a resource.
+    #[must_use]
+    pub fn scope(&self) -> Option<Scope> {
+        self.scope
+    }
+
+    /// The permission that granted; none on a route without a resource.
+    #[must_use]
+    pub fn asked(&self) -> Option<Permission> {
+        self.asked
+    }
+
+    /// None on a public route: credentials pass there as they came, unjudged.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&Judged> {
+        self.credentials.as_ref()
+    }
+}

@@ -1,0 +1,116 @@
+//! Bodies that the gateway reads whole (logins) and writes itself (its own answers).
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+use crate::deadline::Deadline;
+
+/// A body of the gateway's own: at most one piece.
+#[derive(Debug, Default)]
+pub struct Full(Option<Bytes>);
+
+impl Full {
+    #[must_use]
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self((!bytes.is_empty()).then_some(bytes))
+    }
+
+    /// Bytes that are still to be sent.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.as_ref().map_or(0, |b| b.len() as u64)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Body for Full {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|b| Ok(Frame::data(b))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.len())
+    }
+}
+
+/// Why a body could not be read whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError<E> {
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("no byte of the body came in time")]
+    Timeout,
+    #[error("the body could not be read")]
+    Broken(#[source] E),
+}
+
+/// Reads a body of at most `max` bytes, waiting at most `quiet` for each piece. A declared length above `max`
+/// is refused before a byte is read. The bytes are wiped when dropped: they may hold a password.
+pub async fn read_whole<B>(
+    mut body: Pin<&mut B>,
+    max: usize,
+    quiet: Duration,
+) -> Result<Zeroizing<Vec<u8>>, ReadError<B::Error>>
+where
+    B: Body<Data = Bytes>,
+{
+    if body.size_hint().lower() > max as u64 {
+        return Err(ReadError::TooLarge(max));
+    }
+    // Reserved whole, so that growing leaves no unwiped copy behind.
+    let mut whole = Zeroizing::new(Vec::with_capacity(max));
+    let mut deadline = Deadline::default();
+    loop {
+        deadline.arm(quiet);
+        let frame = std::future::poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(ReadError::Broken)),
+            Poll::Pending => {
+                ready!(deadline.poll_passed(cx));
+                Poll::Ready(Err(ReadError::Timeout))
+            }
+        });
+        let Some(frame) = frame.await? else { return Ok(whole) };
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > max {
+            return Err(ReadError::TooLarge(max));
+        }
+        whole.extend_from_slice(&data);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    async fn read(text: &'static str, max: usize) -> Result<Vec<u8>, ReadError<Infallible>> {
+        read_whole(pin!(Full::new(text)), max, Duration::from_secs(1)).await.map(|b| b.to_vec())
+    }
+
+    #[tokio::test]
+    async fn a_body_of_the_largest_size_is_read_and_one_byte_more_is_not() {
+        assert_eq!(read("abcd", 4).await.unwrap(), b"abcd");
+        assert!(matches!(read("abcde", 4).await, Err(ReadError::TooLarge(4))));
+        assert_eq!(read("", 4).await.unwrap(), b"");
+    }
+}

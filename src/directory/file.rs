@@ -1,0 +1,139 @@
+//! The user file.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use super::password::Stored;
+use super::{Proof, Refusal, Verified, Verifier};
+use crate::identity::{RoleName, UserName};
+use crate::secret::{SecretSlice, SecretString};
+
+/// One user of the file.
+pub struct User {
+    pub name: UserName,
+    pub password: Stored,
+    pub role: RoleName,
+    /// The decoded TOTP secret, when a second factor is needed.
+    pub totp: Option<SecretSlice<u8>>,
+}
+
+/// The users of `directory.file`.
+#[derive(Default)]
+pub struct FileDirectory {
+    users: Vec<Arc<User>>,
+    by_name: HashMap<String, usize>,
+    /// Chooses a stand-in for an unknown user; another one in each process.
+    key: RandomState,
+}
+
+impl FileDirectory {
+    #[must_use]
+    pub fn new(users: Vec<User>) -> Self {
+        let by_name = users.iter().enumerate().map(|(at, user)| (user.name.as_str().to_owned(), at)).collect();
+        Self { users: users.into_iter().map(Arc::new).collect(), by_name, key: RandomState::new() }
+    }
+
+    /// Names are compared letter for letter.
+    #[must_use]
+    pub fn known(&self, name: &str) -> Option<&UserName> {
+        self.user(name).map(|user| &user.name)
+    }
+
+    fn user(&self, name: &str) -> Option<&Arc<User>> {
+        self.by_name.get(name).and_then(|at| self.users.get(*at))
+    }
+
+    pub(super) async fn verify(&self, verifier: &Verifier, name: &str, proof: Proof) -> Result<Verified, Refusal> {
+        let user = self.user(name);
+        let missing = if user.is_some() { Refusal::InvalidCredentials } else { Refusal::UnknownUser };
+        let password = proof.password.ok_or(missing)?;
+        let Some(user) = user else {
+            self.waste_time(verifier, name, password).await?;
+            return Err(Refusal::UnknownUser);
+        };
+        if !compare(verifier, user, password).await? {
+            return Err(Refusal::InvalidCredentials);
+        }
+        // After the password, so that a second factor is told of to nobody else.
+        if let Some(secret) = &user.totp {
+            let code = proof.code.filter(|code| !code.is_empty()).ok_or(Refusal::CodeRequired)?;
+            if !verifier.used_codes.take(&user.name, secret, &code, verifier.clock.now()) {
+                return Err(Refusal::InvalidCredentials);
+            }
+        }
+        Ok(Verified { user: user.name.clone(), role: user.role.clone() })
+    }
+
+    /// An unknown user costs what a known one does: the same stand-in's hash each time.
+    async fn waste_time(&self, verifier: &Verifier, name: &str, password: SecretString) -> Result<(), Refusal> {
+        let Some(users) = u64::try_from(self.users.len()).ok().filter(|n| *n > 0) else { return Ok(()) };
+        let at = usize::try_from(self.key.hash_one(name) % users).unwrap_or(0);
+        if let Some(stand_in) = self.users.get(at) {
+            compare(verifier, stand_in, password).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn compare(verifier: &Verifier, user: &Arc<User>, password: SecretString) -> Result<bool, Refusal> {
+    let user = Arc::clone(user);
+    verifier.hashing.run(move || user.password.verify(&user.name, &password)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hashing::Hashing;
+    use super::super::password;
+    use super::super::totp::UsedCodes;
+    use super::*;
+    use crate::clock::{Clock, UnixMillis};
+
+    fn verifier() -> Verifier {
+        let clock = Clock::manual(UnixMillis(59_000));
+        Verifier { hashing: Hashing::start().unwrap(), used_codes: UsedCodes::default(), clock }
+    }
+
+    fn directory() -> FileDirectory {
+        let user = |name, totp: Option<&[u8]>| User {
+            name: UserName::new(name),
+            password: Stored::parse(&password::hash(&SecretString::from("right")).unwrap()).unwrap(),
+            role: RoleName::new("user"),
+            totp: totp.map(|secret| SecretSlice::from(secret.to_vec())),
+        };
+        FileDirectory::new(vec![user("a@d", None), user("two@d", Some(b"12345678901234567890"))])
+    }
+
+    async fn verify(directory: &FileDirectory, by: &Verifier, name: &str, password: Option<&str>, code: Option<&str>) -> Result<String, Refusal> {
+        let proof = Proof { password: password.map(SecretString::from), code: code.map(str::to_owned) };
+        directory.verify(by, name, proof).await.map(|verified| verified.user.to_string())
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_of_the_very_name_is_good() {
+        let (directory, by) = (directory(), verifier());
+        assert_eq!(verify(&directory, &by, "a@d", Some("right"), None).await.as_deref(), Ok("a@d"));
+        assert_eq!(verify(&directory, &by, "a@d", Some("wrong"), None).await, Err(Refusal::InvalidCredentials));
+        assert_eq!(verify(&directory, &by, "a@d", None, None).await, Err(Refusal::InvalidCredentials));
+        for name in ["A@d", "a@d ", "a", ""] {
+            assert_eq!(verify(&directory, &by, name, Some("right"), None).await, Err(Refusal::UnknownUser));
+        }
+        assert_eq!(verify(&FileDirectory::default(), &by, "a@d", Some("right"), None).await, Err(Refusal::UnknownUser));
+    }
+
+    #[tokio::test]
+    async fn a_second_factor_is_told_of_only_behind_the_right_password() {
+        let (directory, by) = (directory(), verifier());
+        for (password, code, expected) in [
+            ("wrong", None, Err(Refusal::InvalidCredentials)),
+            ("right", None, Err(Refusal::CodeRequired)),
+            ("right", Some(""), Err(Refusal::CodeRequired)),
+            ("right", Some("000000"), Err(Refusal::InvalidCredentials)),
+            ("wrong", Some("287082"), Err(Refusal::InvalidCredentials)),
+            ("right", Some("287082"), Ok("two@d".to_owned())),
+            ("right", Some("287082"), Err(Refusal::InvalidCredentials)),
+        ] {
+            assert_eq!(verify(&directory, &by, "two@d", Some(password), code).await, expected, "{password} {code:?}");
+        }
+    }
+}

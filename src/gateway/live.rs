@@ -1,0 +1,104 @@
+//! The configuration that requests are judged by: one immutable snapshot, swapped whole (`ARCHITECTURE.md`, rule 8).
+//! Sessions, the login throttle and the hashing threads live outside of it.
+
+use arc_swap::ArcSwap;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cors::Cors;
+use super::login::LoginSettings;
+use crate::access::Access;
+use crate::access::credentials::CredentialNames;
+use crate::directory::Directory;
+use crate::peer::TrustedProxies;
+use crate::server::Limits;
+use crate::session::token::Tokens;
+use crate::upstream::{UpstreamSet, Upstreams};
+
+/// One configuration.
+pub struct Live {
+    pub access: Access,
+    pub tokens: Arc<Tokens>,
+    pub names: CredentialNames,
+    pub directory: Directory,
+    pub login: LoginSettings,
+    pub cors: Option<Cors>,
+    pub limits: Limits,
+    pub trusted: TrustedProxies,
+    pub upstreams: Arc<UpstreamSet>,
+    /// Whether an access line is written.
+    pub access_log: bool,
+}
+
+/// The running configuration, shared by all threads.
+pub struct LiveCell {
+    current: ArcSwap<Live>,
+    /// Raised with each swap: threads compare it, which is a plain load of a line nobody writes.
+    generation: AtomicU64,
+}
+
+impl LiveCell {
+    #[must_use]
+    pub fn new(live: Live) -> Self {
+        Self { current: ArcSwap::from_pointee(live), generation: AtomicU64::new(1) }
+    }
+
+    /// Puts another configuration in place; requests that have begun go on with the one they began with.
+    pub fn swap(&self, live: Live) {
+        self.current.store(Arc::new(live));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// 1 at start, one more with each swap.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    #[must_use]
+    pub fn load(&self) -> Arc<Live> {
+        self.current.load_full()
+    }
+}
+
+/// A snapshot as one thread holds it, with the thread's own view of the upstreams.
+pub struct ThreadLive {
+    pub live: Arc<Live>,
+    pub upstreams: Upstreams,
+    generation: u64,
+}
+
+/// One thread's hold on the running configuration.
+pub struct ThreadLiveCell {
+    shared: Arc<LiveCell>,
+    held: RefCell<Rc<ThreadLive>>,
+}
+
+impl ThreadLiveCell {
+    #[must_use]
+    pub fn new(shared: Arc<LiveCell>) -> Self {
+        let held = RefCell::new(Rc::new(ThreadLive::of(&shared)));
+        Self { shared, held }
+    }
+
+    /// The running configuration: no lock, and no counter that other threads write.
+    #[must_use]
+    pub fn current(&self) -> Rc<ThreadLive> {
+        if self.held.borrow().generation != self.shared.generation() {
+            self.held.replace(Rc::new(ThreadLive::of(&self.shared)));
+        }
+        Rc::clone(&self.held.borrow())
+    }
+}
+
+impl ThreadLive {
+    /// The generation is read first: should a swap come between, the next request looks again.
+    fn of(shared: &LiveCell) -> Self {
+        let generation = shared.generation();
+        let live = shared.load();
+        let upstreams = Upstreams::new(Arc::clone(&live.upstreams));
+        Self { live, upstreams, generation }
+    }
+}

@@ -1,0 +1,243 @@
+//! One request from top to bottom.
+
+pub mod answer;
+pub mod cors;
+pub mod in_flight;
+pub mod live;
+pub mod login;
+mod login_body;
+pub mod logout;
+pub mod rejection;
+pub mod throttle;
+
+use http::header::{HOST, ORIGIN, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, request};
+use hyper::body::Incoming;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::access::path::CanonicalPath;
+use crate::access::routes::WebSocketMode;
+use crate::access::{AccessRequest, Denied, Permit, Reason, credentials, path};
+use crate::body::Full;
+use crate::clock::Clock;
+use crate::peer::Peer;
+use crate::server::{Handler, framing_fault};
+use crate::telemetry::access_log::LineBuffer;
+use crate::telemetry::audit;
+use crate::telemetry::exchange::Exchange;
+use crate::telemetry::ids::Ids;
+
+use answer::AnswerBody;
+use in_flight::InFlightCount;
+use live::{Live, LiveCell, ThreadLive, ThreadLiveCell};
+use login::{LoginContext, LoginService};
+use rejection::Rejection;
+
+/// What all threads' gateways share.
+pub struct Shared {
+    pub live: Arc<LiveCell>,
+    pub login: LoginService,
+    pub in_flight: InFlightCount,
+    pub clock: Clock,
+}
+
+/// One worker thread's gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    live: ThreadLiveCell,
+    lines: Option<Rc<LineBuffer>>,
+}
+
+/// What a request asks for.
+enum Entry {
+    Login,
+    Logout,
+    Proxy,
+}
+
+impl Entry {
+    fn of(path: &CanonicalPath, live: &Live) -> Self {
+        if live.access.is_path(path, "/login") {
+            Self::Login
+        } else if live.access.is_path(path, "/logout") {
+            Self::Logout
+        } else {
+            Self::Proxy
+        }
+    }
+}
+
+impl Handler for Gateway {
+    type Body = AnswerBody;
+
+    async fn handle(&self, request: Request<Incoming>, peer: Rc<Peer>) -> Response<AnswerBody> {
+        let thread = self.live.current();
+        let live = &*thread.live;
+        let exchange = self.begin(live, &request, &peer);
+        let origin = live.cors.as_ref().and(request.headers().get(ORIGIN)).cloned();
+
+        let place = self.shared.in_flight.enter(live.limits.max_requests);
+        let answered = match place {
+            Some(_) => self.dispatch(&thread, request, &peer, &exchange).await,
+            None => Err(Rejection::Overloaded),
+        };
+        let mut answer = answered.unwrap_or_else(|rejection| refuse(rejection, &exchange));
+        if let Some(cors) = &live.cors {
+            cors.apply(origin.as_ref(), answer.headers_mut());
+        }
+        exchange.status.set(answer.status().as_u16());
+        answer.map(|body| body.held(exchange, place))
+    }
+}
+
+impl Gateway {
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, lines: Option<Rc<LineBuffer>>) -> Self {
+        let live = ThreadLiveCell::new(Arc::clone(&shared.live));
+        Self { shared, live, lines }
+    }
+
+    fn begin(&self, live: &Live, request: &Request<Incoming>, peer: &Peer) -> Rc<Exchange> {
+        let ids = Ids::of(request.headers(), peer.trusted);
+        let client = live.trusted.client(peer, request.headers());
+        let lines = self.lines.as_ref().filter(|_| live.access_log);
+        let log = lines.map(|lines| (lines, &self.shared.clock));
+        let exchange = Exchange::begin(ids, client, request.method().clone(), log);
+        exchange.note(|facts| {
+            facts.target = request.uri().path_and_query().cloned();
+            facts.query =
+                request.uri().query().map(|query| credentials::without(query, &live.names).into_owned());
+        });
+        exchange
+    }
+
+    /// The order of contract section 4: limits (above), the path, then what the path asks for.
+    async fn dispatch(
+        &self,
+        thread: &ThreadLive,
+        request: Request<Incoming>,
+        peer: &Rc<Peer>,
+        exchange: &Rc<Exchange>,
+    ) -> Result<Response<AnswerBody>, Rejection> {
+        let (parts, body) = request.into_parts();
+        if let Some(fault) = framing_fault(&parts) {
+            return Err(Rejection::BadRequest(fault));
+        }
+        if thread.live.cors.is_some() && parts.method == Method::OPTIONS {
+            return Ok(Response::new(AnswerBody::own(Full::default())));
+        }
+        let path = canonical_path(&parts)?;
+        let request = Request::from_parts(parts, body);
+        match Entry::of(&path, &thread.live) {
+            Entry::Login => self.login(thread, request, exchange).await,
+            Entry::Logout => self.logout(thread, request, exchange).await,
+            Entry::Proxy => {
+                let permit = self.decide(&thread.live, path, &request, exchange).await?;
+                let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
+                Ok(answer.map(AnswerBody::upstream))
+            }
+        }
+    }
+
+    async fn decide(
+        &self,
+        live: &Live,
+        path: CanonicalPath,
+        request: &Request<Incoming>,
+        exchange: &Exchange,
+    ) -> Result<Permit, Rejection> {
+        let question =
+            AccessRequest { path, method: request.method(), headers: request.headers(), query: request.uri().query() };
+        match live.access.decide(question, self.shared.clock.now()).await {
+            Ok(permit) => {
+                note_permit(exchange, &permit);
+                refuse_denied_upgrade(&permit, request.headers())?;
+                Ok(permit)
+            }
+            Err(denied) => {
+                note_denial(exchange, &denied);
+                Err(Rejection::Denied(denied.reason))
+            }
+        }
+    }
+
+    async fn login(
+        &self,
+        thread: &ThreadLive,
+        request: Request<Incoming>,
+        exchange: &Exchange,
+    ) -> Result<Response<AnswerBody>, Rejection> {
+        let live = &*thread.live;
+        let context = LoginContext {
+            directory: &live.directory,
+            settings: &live.login,
+            access: &live.access,
+            tokens: &live.tokens,
+            body_timeout: live.limits.body_timeout,
+        };
+        let outcome = self.shared.login.login(&context, request, exchange.client).await;
+        let result = outcome.answer.as_ref().map_or_else(login::LoginError::as_str, |_| "ok");
+        audit::login(outcome.user.as_ref(), exchange.client, result);
+        exchange.note(|facts| facts.user.clone_from(&outcome.user));
+        Ok(outcome.answer?.map(AnswerBody::own))
+    }
+
+    async fn logout(
+        &self,
+        thread: &ThreadLive,
+        request: Request<Incoming>,
+        exchange: &Exchange,
+    ) -> Result<Response<AnswerBody>, Rejection> {
+        let (live, now) = (&*thread.live, self.shared.clock.now());
+        let outcome = logout::logout(&live.access, self.shared.login.sessions(), &request, now).await;
+        let result = outcome.answer.as_ref().map_or_else(logout::LogoutError::as_str, |_| "ok");
+        audit::logout(outcome.user.as_ref(), exchange.client, result);
+        exchange.note(|facts| facts.user.clone_from(&outcome.user));
+        Ok(outcome.answer?.map(AnswerBody::own))
+    }
+}
+
+/// Refused as well: an absolute-form target whose authority is not the Host.
+fn canonical_path(parts: &request::Parts) -> Result<CanonicalPath, Rejection> {
+    let host = parts.headers.get(HOST).map(HeaderValue::as_bytes);
+    if !path::authority_is_host(&parts.uri, host) {
+        return Err(Rejection::Denied(Reason::BadPath));
+    }
+    CanonicalPath::of(&parts.uri).map_err(|_| Rejection::Denied(Reason::BadPath))
+}
+
+fn refuse_denied_upgrade(permit: &Permit, headers: &HeaderMap) -> Result<(), Rejection> {
+    match permit.route().websocket {
+        WebSocketMode::Deny if headers.contains_key(UPGRADE) => Err(Rejection::UpgradeDenied),
+        WebSocketMode::Deny | WebSocketMode::Credentials | WebSocketMode::FirstFrame => Ok(()),
+    }
+}
+
+fn refuse(rejection: Rejection, exchange: &Exchange) -> Response<AnswerBody> {
+    tracing::debug!(request_id = ?exchange.ids.request(), %rejection, "refused");
+    exchange.note(|facts| facts.reason = Some(rejection.reason()));
+    rejection.into_response(&exchange.ids).map(AnswerBody::own)
+}
+
+fn note_permit(exchange: &Exchange, permit: &Permit) {
+    exchange.note(|facts| {
+        facts.route = Some(Arc::clone(&permit.route().label));
+        facts.resource = permit.route().resource().map(str::to_owned);
+        facts.permission = permit.asked().map(|asked| asked.as_str());
+        facts.user = permit.principal().map(|principal| principal.user().clone());
+        facts.role = permit.principal().map(|principal| principal.role().clone());
+        facts.decision = Some("allow");
+    });
+}
+
+fn note_denial(exchange: &Exchange, denied: &Denied) {
+    exchange.note(|facts| {
+        facts.route = denied.route.as_ref().map(|route| Arc::clone(&route.label));
+        facts.resource = denied.route.as_ref().and_then(|route| route.resource()).map(str::to_owned);
+        facts.permission = denied.asked.map(|asked| asked.as_str());
+        facts.user = denied.principal.as_ref().map(|principal| principal.user().clone());
+        facts.role = denied.principal.as_ref().map(|principal| principal.role().clone());
+        facts.decision = Some("deny");
+    });
+}

@@ -1,0 +1,237 @@
+//! Every answer that the gateway gives instead of a forwarded one: the only place that knows statuses and texts of
+//! refusals (contract sections 3 and 4), each by one exhaustive match.
+
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::login::LoginError;
+use super::logout::LogoutError;
+use crate::access::Reason;
+use crate::body::Full;
+use crate::telemetry::ids::Ids;
+use crate::upstream::ForwardError;
+
+/// Why a request is not forwarded, or got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// The request's framing or Host is ambiguous.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    #[error("too many requests are in flight")]
+    Overloaded,
+    #[error("denied: {0:?}")]
+    Denied(Reason),
+    /// An upgrade on a route with `websocket = "deny"`.
+    #[error("no upgrade on this route")]
+    UpgradeDenied,
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error(transparent)]
+    Logout(#[from] LogoutError),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}
+
+/// A refusal as HTTP has it.
+struct Refusal {
+    status: StatusCode,
+    info: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    /// Whether an HTTP/1 connection closes: what follows on it cannot be told from the body.
+    closes: bool,
+}
+
+const PERMISSION_DENIED: &str = "Permission denied!";
+const BUSY: Duration = Duration::from_secs(1);
+
+impl Rejection {
+    /// The answer: JSON `{"status":"error","info":"..."}` with the request's id.
+    #[must_use]
+    pub fn into_response(self, ids: &Ids) -> Response<Full> {
+        let Refusal { status, info, retry_after, closes } = self.refusal();
+        let body = serde_json::json!({ "status": "error", "info": info }).to_string();
+        let mut answer = Response::new(Full::new(body));
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-request-id", ids.request().clone());
+        if let Some(after) = retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        if closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        if status == StatusCode::MOVED_PERMANENTLY {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        answer
+    }
+
+    /// The word for the access log's `reason`.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::Overloaded => "overloaded",
+            Self::Denied(reason) => reason.as_str(),
+            Self::UpgradeDenied => "upgrade_denied",
+            Self::Login(error) => error.as_str(),
+            Self::Logout(error) => error.as_str(),
+            Self::Forward(error) => forward_word(error),
+        }
+    }
+
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::BadRequest(what) => Refusal { closes: true, ..plain(StatusCode::BAD_REQUEST, *what) },
+            Self::Overloaded => busy("Too many requests"),
+            Self::Denied(reason) => denied(*reason),
+            Self::UpgradeDenied => plain(StatusCode::FORBIDDEN, PERMISSION_DENIED),
+            Self::Login(error) => login(error),
+            Self::Logout(error) => logout(error),
+            Self::Forward(error) => forward(error),
+        }
+    }
+}
+
+fn plain(status: StatusCode, info: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal { status, info: info.into(), retry_after: None, closes: false }
+}
+
+fn busy(info: &'static str) -> Refusal {
+    Refusal { retry_after: Some(BUSY), ..plain(StatusCode::SERVICE_UNAVAILABLE, info) }
+}
+
+/// Contract section 4, the table of refusals.
+fn denied(reason: Reason) -> Refusal {
+    let (status, info) = match reason {
+        Reason::BadPath => (StatusCode::BAD_REQUEST, "Bad path"),
+        Reason::AmbiguousCredentials => (StatusCode::BAD_REQUEST, "Ambiguous credentials"),
+        Reason::NoToken | Reason::DomainTokenInvalid => (StatusCode::UNAUTHORIZED, "Invalid token"),
+        Reason::NoKey => (StatusCode::UNAUTHORIZED, "Invalid Token or Key"),
+        Reason::UnknownKey | Reason::TokenMismatch => (StatusCode::UNAUTHORIZED, "Invalid User"),
+        Reason::Expired => (StatusCode::UNAUTHORIZED, "Token Expired"),
+        Reason::DomainTokenUnknown | Reason::DomainTokenDisabled => {
+            (StatusCode::UNAUTHORIZED, "Not found token")
+        }
+        Reason::NoRoute | Reason::DenyRoute | Reason::NoPermission => {
+            (StatusCode::FORBIDDEN, PERMISSION_DENIED)
+        }
+    };
+    plain(status, info)
+}
+
+/// Contract section 3, `POST /login`.
+fn login(error: &LoginError) -> Refusal {
+    match error {
+        LoginError::NoUserName => plain(StatusCode::BAD_REQUEST, "User name is required"),
+        LoginError::BadRequest(what) => plain(StatusCode::BAD_REQUEST, what.clone()),
+        LoginError::InvalidCredentials => plain(StatusCode::UNAUTHORIZED, "Invalid credentials"),
+        LoginError::UnknownUser => plain(StatusCode::NOT_FOUND, "User not found"),
+        LoginError::CodeRequired => plain(StatusCode::MOVED_PERMANENTLY, "Set security code"),
+        LoginError::TooManyFailures { retry_after } => Refusal {
+            retry_after: Some(*retry_after),
+            ..plain(StatusCode::TOO_MANY_REQUESTS, "Too many failed logins")
+        },
+        LoginError::TooLarge => Refusal {
+            closes: true,
+            ..plain(StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 16 KiB")
+        },
+        LoginError::BadType => {
+            plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send the login as application/json")
+        }
+        LoginError::MethodNotAllowed => plain(StatusCode::METHOD_NOT_ALLOWED, "Use POST"),
+        LoginError::BodyTimeout => too_slow(),
+        LoginError::BodyBroken => broken_body(),
+        LoginError::Unavailable { .. } => busy("Logins are not possible at the moment"),
+    }
+}
+
+/// Contract section 3, `POST /logout`.
+fn logout(error: &LogoutError) -> Refusal {
+    match error {
+        LogoutError::BadCaller => plain(StatusCode::UNAUTHORIZED, "Bad caller"),
+        LogoutError::AmbiguousCredentials => denied(Reason::AmbiguousCredentials),
+        LogoutError::MethodNotAllowed => plain(StatusCode::METHOD_NOT_ALLOWED, "Use POST"),
+        LogoutError::Unavailable { .. } => busy("The session has ended here, but its end is not stored yet"),
+    }
+}
+
+/// Contract section 4, the table of faults.
+fn forward(error: &ForwardError) -> Refusal {
+    match error {
+        ForwardError::Unreachable(_) | ForwardError::Broken(_) => {
+            plain(StatusCode::BAD_GATEWAY, "Bad gateway")
+        }
+        ForwardError::Busy => busy("No server is free"),
+        ForwardError::Timeout => plain(StatusCode::GATEWAY_TIMEOUT, "The server did not answer in time"),
+        ForwardError::RequestBody => broken_body(),
+        ForwardError::RequestBodyTimeout => too_slow(),
+    }
+}
+
+fn broken_body() -> Refusal {
+    Refusal { closes: true, ..plain(StatusCode::BAD_REQUEST, "The request's body is broken") }
+}
+
+fn too_slow() -> Refusal {
+    Refusal { closes: true, ..plain(StatusCode::REQUEST_TIMEOUT, "The request's body came too slowly") }
+}
+
+fn forward_word(error: &ForwardError) -> &'static str {
+    match error {
+        ForwardError::Unreachable(_) => "unreachable",
+        ForwardError::Broken(_) => "broken_answer",
+        ForwardError::Busy => "busy",
+        ForwardError::Timeout => "timeout",
+        ForwardError::RequestBody => "request_body_broken",
+        ForwardError::RequestBodyTimeout => "request_body_timeout",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    fn answer(rejection: Rejection) -> Response<Full> {
+        rejection.into_response(&Ids::of(&HeaderMap::new(), false))
+    }
+
+    #[test]
+    fn an_error_is_json_and_names_its_request() {
+        let answer = answer(Rejection::Denied(Reason::NoToken));
+        assert_eq!(answer.status(), 401);
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        assert_eq!(answer.headers()["x-request-id"].len(), 32);
+    }
+
+    #[test]
+    fn what_can_be_tried_again_says_when() {
+        for busy in [Rejection::Overloaded, ForwardError::Busy.into()] {
+            let answer = answer(busy);
+            assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+        }
+        let retry_after = Duration::from_secs(42);
+        let throttled = answer(LoginError::TooManyFailures { retry_after }.into());
+        assert_eq!((throttled.status().as_u16(), &throttled.headers()["retry-after"]), (429, &"42".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_delimited_closes_the_connection() {
+        let answer = answer(Rejection::BadRequest("both Content-Length and Transfer-Encoding"));
+        assert_eq!((answer.status().as_u16(), &answer.headers()["connection"]), (400, &"close".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_needed_code_is_a_301_without_location_that_nobody_caches() {
+        let answer = answer(LoginError::CodeRequired.into());
+        assert_eq!((answer.status().as_u16(), &answer.headers()["cache-control"]), (301, &"no-store".parse().unwrap()));
+        assert!(!answer.headers().contains_key("location"));
+    }
+}

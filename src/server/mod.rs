@@ -1,0 +1,65 @@
+//! Bytes become requests. Knows connections, TLS and HTTP, but no policy.
+
+pub mod tls;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::peer::{Peer, TrustedProxies};
+
+/// What answers requests. One a worker thread; nothing of it need be `Send`.
+pub trait Handler: 'static {
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
+
+    /// Cannot fail: every fault is an answer. An HTTP/1 answer with `Connection: close` closes the connection.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: Rc<Peer>,
+    ) -> impl Future<Output = Response<Self::Body>>;
+}
+
+/// `[listen]`: the listeners that carry traffic. The admin listener is `admin`'s.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    pub https: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub trusted_proxies: TrustedProxies,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub max_connections: usize,
+    pub max_requests: usize,
+    pub header_read_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub body_timeout: Duration,
+    pub handshake_timeout: Duration,
+    pub max_header_bytes: usize,
+    pub drain_delay: Duration,
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_requests: 4096,
+            header_read_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            max_header_bytes: 32 * 1024,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+pub fn framing_fault(_: &http::request::Parts) -> Option<&'static str> {
+    None
+}

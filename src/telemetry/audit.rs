@@ -1,0 +1,21 @@
+//! The audit log: who logged in and out, and who did what to the gateway (contract section 7). Written at once and
+//! never dropped, whatever `log.level` says.
+
+use std::net::IpAddr;
+
+use crate::identity::UserName;
+
+/// The target of audit lines.
+pub const TARGET: &str = "audit";
+
+/// A login was answered; `result` is the reason of a refusal or `ok`.
+pub fn login(user: Option<&UserName>, client: IpAddr, result: &'static str) {
+    let user = user.map(UserName::as_str).unwrap_or_default();
+    tracing::info!(target: TARGET, event = "login", user, %client, result);
+}
+
+/// A logout was answered.
+pub fn logout(user: Option<&UserName>, client: IpAddr, result: &'static str) {
+    let user = user.map(UserName::as_str).unwrap_or_default();
+    tracing::info!(target: TARGET, event = "logout", user, %client, result);
+}

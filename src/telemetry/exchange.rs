@@ -1,0 +1,200 @@
+//! What is known of one request, collected on its way and written when its answer has ended.
+
+use http::Method;
+use http::uri::PathAndQuery;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::access_log::LineBuffer;
+use super::ids::Ids;
+use super::json::Line;
+use crate::clock::{Clock, monotonic};
+use crate::identity::{RoleName, UserName};
+
+/// One request and its answer. Lives on one thread, shared by the parts of the exchange; written to the access log
+/// when the last of them lets go.
+pub struct Exchange {
+    pub ids: Ids,
+    pub client: IpAddr,
+    pub method: Method,
+    pub started: Instant,
+    /// Bytes of the request's body so far.
+    pub bytes_in: Cell<u64>,
+    /// Bytes of the answer's body so far.
+    pub bytes_out: Cell<u64>,
+    /// Of the answer; 0 while there is none.
+    pub status: Cell<u16>,
+    /// The server that answered, as `upstream/host:port`.
+    pub upstream: OnceCell<Arc<str>>,
+    /// From the end of the request to the head of the upstream's answer.
+    pub upstream_time: Cell<Option<Duration>>,
+    log: Option<Log>,
+}
+
+struct Log {
+    lines: Rc<LineBuffer>,
+    clock: Clock,
+    facts: RefCell<Facts>,
+}
+
+/// What only the access log wants to know.
+#[derive(Clone, Default)]
+pub struct Facts {
+    /// As it was sent.
+    pub target: Option<PathAndQuery>,
+    /// Less the credentials.
+    pub query: Option<String>,
+    pub route: Option<Arc<str>>,
+    pub user: Option<UserName>,
+    pub role: Option<RoleName>,
+    pub resource: Option<String>,
+    pub permission: Option<&'static str>,
+    pub decision: Option<&'static str>,
+    pub reason: Option<&'static str>,
+}
+
+impl Exchange {
+    /// Begins now. Without a log no facts are kept.
+    #[must_use]
+    pub fn begin(
+        ids: Ids,
+        client: IpAddr,
+        method: Method,
+        log: Option<(&Rc<LineBuffer>, &Clock)>,
+    ) -> Rc<Self> {
+        let log = log.map(|(lines, clock)| Log {
+            lines: Rc::clone(lines),
+            clock: clock.clone(),
+            facts: RefCell::default(),
+        });
+        Rc::new(Self {
+            ids,
+            client,
+            method,
+            started: monotonic(),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            status: Cell::new(0),
+            upstream: OnceCell::new(),
+            upstream_time: Cell::new(None),
+            log,
+        })
+    }
+
+    /// Adds to what the access log wants to know; `add` is not called when there is no log.
+    pub fn note(&self, add: impl FnOnce(&mut Facts)) {
+        if let Some(log) = &self.log {
+            add(&mut log.facts.borrow_mut());
+        }
+    }
+
+    pub fn add_in(&self, bytes: usize) {
+        self.bytes_in.set(self.bytes_in.get() + bytes as u64);
+    }
+
+    pub fn add_out(&self, bytes: usize) {
+        self.bytes_out.set(self.bytes_out.get() + bytes as u64);
+    }
+
+    fn write(&self, log: &Log, out: &mut Vec<u8>) {
+        let facts = log.facts.borrow();
+        let now = i64::try_from(log.clock.now().0).unwrap_or(i64::MAX);
+        let mut line = Line::begin(out);
+        if let Ok(time) = jiff::Timestamp::from_millisecond(now) {
+            line.plain("time", format_args!("{time:.3}"));
+        }
+        line.text("request_id", self.ids.request().to_str().ok())
+            .text("trace_id", Some(self.ids.trace()))
+            .plain("client", self.client)
+            .text("method", Some(self.method.as_str()))
+            .text("path", Some(facts.target.as_ref().map_or("", PathAndQuery::path)))
+            .text("query", facts.query.as_deref())
+            .text("route", facts.route.as_deref())
+            .number("status", self.status.get())
+            .number("bytes_in", self.bytes_in.get())
+            .number("bytes_out", self.bytes_out.get())
+            .number("duration_ms", Millis(self.started.elapsed()))
+            .text("upstream", self.upstream.get().map(|u| &**u));
+        if let Some(took) = self.upstream_time.get() {
+            line.number("upstream_ms", Millis(took));
+        }
+        line.text("user", facts.user.as_ref().map(UserName::as_str))
+            .text("domain", facts.user.as_ref().and_then(UserName::domain))
+            .text("role", facts.role.as_ref().map(RoleName::as_str))
+            .text("resource", facts.resource.as_deref())
+            .text("permission", facts.permission)
+            .text("decision", facts.decision)
+            .text("reason", facts.reason);
+        line.end();
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(log) = self.log.take() {
+            log.lines.add(|out| self.write(&log, out));
+        }
+    }
+}
+
+/// Milliseconds with three digits.
+struct Millis(Duration);
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.0.as_micros();
+        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::telemetry::access_log::AccessLog;
+    use http::HeaderMap;
+    use std::io::Write;
+    use std::sync::mpsc::{Sender, channel};
+
+    struct Sink(Sender<Vec<u8>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.send(bytes.to_vec()).unwrap();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_line_is_written_when_the_last_holder_lets_go() {
+        let (sent, received) = channel();
+        let (log, writer) = AccessLog::start(Sink(sent)).unwrap();
+        let lines = LineBuffer::new(log);
+        let clock = Clock::manual(UnixMillis(1_464_587_176_910));
+        let ids = Ids::of(&HeaderMap::new(), false);
+        let exchange =
+            Exchange::begin(ids, IpAddr::from([192, 0, 2, 1]), Method::GET, Some((&lines, &clock)));
+        let body = Rc::clone(&exchange);
+        exchange.note(|facts| {
+            facts.target = Some(PathAndQuery::from_static("/api/v2/cdr?a=1&access_token=t"));
+            facts.query = Some("a=1".into());
+            facts.user = Some(UserName::new("100@d"));
+        });
+        exchange.status.set(200);
+        drop(exchange);
+        body.add_out(12);
+        drop((body, lines));
+        writer.finish();
+        let line: serde_json::Value = serde_json::from_slice(&received.recv().unwrap()).unwrap();
+        assert_eq!(line["time"], "2016-05-30T05:46:16.910Z");
+        assert_eq!((&line["path"], &line["query"]), (&"/api/v2/cdr".into(), &"a=1".into()));
+        assert_eq!((&line["status"], &line["bytes_out"]), (&200.into(), &12.into()));
+        assert_eq!((&line["user"], &line["domain"]), (&"100@d".into(), &"d".into()));
+    }
+}
