@@ -93,17 +93,16 @@ mod tests {
     #[tokio::test]
     async fn past_the_limit_jobs_are_shed_and_places_are_kept_until_the_work_is_done() {
         let hashing = Arc::new(Hashing::start_with(1, 2).unwrap());
+        let spawn = |job: Job| {
+            let hashing = Arc::clone(&hashing);
+            tokio::spawn(async move { hashing.run(job).await })
+        };
         let (go, wait) = channel::<()>();
-        let first = tokio::spawn({
-            let hashing = Arc::clone(&hashing);
-            async move { hashing.run(move || wait.recv().is_ok()).await }
-        });
-        let second = tokio::spawn({
-            let hashing = Arc::clone(&hashing);
-            async move { hashing.run(|| false).await }
-        });
-        // Both places are taken once a third is shed.
-        while hashing.run(|| true).await.is_ok() {
+        let (started, has_started) = oneshot::channel();
+        let first = spawn(Box::new(move || started.send(()).is_ok() && wait.recv().is_ok()));
+        has_started.await.unwrap();
+        let second = spawn(Box::new(|| false));
+        for _ in 0..4 {
             tokio::task::yield_now().await;
         }
         second.abort();
