@@ -143,8 +143,11 @@ impl Roles {
     }
 
     fn compile(&self, role: &RoleSettings, all: &[RoleSettings]) -> Role {
-        let mut compiled =
-            Role { number: role.number.unwrap_or(-1), held: vec![0; self.resources.len()], shown: BTreeMap::new() };
+        let mut compiled = Role {
+            number: role.number.unwrap_or(-1),
+            held: vec![0; self.resources.len()],
+            shown: BTreeMap::new(),
+        };
         for ancestor in lineage(role, all) {
             for (resource, permissions) in &ancestor.allow {
                 let shown = compiled.shown.entry(resource.clone()).or_default();
@@ -236,7 +239,9 @@ pub fn ask(role: Option<&Role>, resource: Option<ResourceId>, question: Question
     };
     let plain = |permission: Permission| one(permission, Scope::All);
     // Who is asked for the own variant of `*` is asked for `*` itself.
-    let own = |permission: Permission| permission.own().map_or_else(|| plain(permission), |own| one(own, Scope::Own));
+    let own = |permission: Permission| {
+        permission.own().map_or_else(|| plain(permission), |own| one(own, Scope::Own))
+    };
     match question {
         Question::Plain(permission) => plain(permission),
         Question::OwnInstead(permission) => own(permission),
@@ -277,9 +282,14 @@ mod tests {
     #[test]
     fn only_star_or_exactly_the_permission_grants() {
         let roles = [role("a", &[], &[("x", &[Update]), ("y", &[All])])];
-        for (resource, permission, granted) in
-            [("x", Update, true), ("x", UpdateOwn, false), ("x", Read, false), ("x", All, false), ("y", All, true), ("y", DeleteOwn, true)]
-        {
+        for (resource, permission, granted) in [
+            ("x", Update, true),
+            ("x", UpdateOwn, false),
+            ("x", Read, false),
+            ("x", All, false),
+            ("y", All, true),
+            ("y", DeleteOwn, true),
+        ] {
             let scope = scope(&roles, "a", resource, Question::Plain(permission));
             assert_eq!(scope.is_some(), granted, "{resource} {permission:?}");
         }
@@ -295,7 +305,11 @@ mod tests {
 
     #[test]
     fn the_own_variant_is_asked_instead_or_after() {
-        let roles = [role("own", &[], &[("x", &[ReadOwn])]), role("plain", &[], &[("x", &[Read])]), role("star", &[], &[("x", &[All])])];
+        let roles = [
+            role("own", &[], &[("x", &[ReadOwn])]),
+            role("plain", &[], &[("x", &[Read])]),
+            role("star", &[], &[("x", &[All])]),
+        ];
         let ask = |name, question| scope(&roles, name, "x", question);
         assert_eq!(ask("own", Question::OwnInstead(Read)), Some(Scope::Own));
         assert_eq!(ask("plain", Question::OwnInstead(Read)), None);
@@ -323,7 +337,13 @@ mod tests {
 
     #[test]
     fn cycles_are_named_and_end() {
-        let settings = [role("a", &["b"], &[]), role("b", &["c"], &[("x", &[Read])]), role("c", &["a"], &[]), role("d", &["a"], &[]), role("e", &["e"], &[])];
+        let settings = [
+            role("a", &["b"], &[]),
+            role("b", &["c"], &[("x", &[Read])]),
+            role("c", &["a"], &[]),
+            role("d", &["a"], &[]),
+            role("e", &["e"], &[]),
+        ];
         let named: Vec<_> = cycles(&settings).iter().map(|n| n.as_str().to_owned()).collect();
         assert_eq!(named, ["a", "b", "c", "e"]);
         assert_eq!(scope(&settings, "a", "x", Question::Plain(Read)), Some(Scope::All));

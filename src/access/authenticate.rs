@@ -29,7 +29,11 @@ impl Authenticator {
         Self { sessions, tokens, domain_tokens }
     }
 
-    pub(super) fn authenticate(&self, presented: &Presented<'_>, now: UnixMillis) -> Result<Principal, Reason> {
+    pub(super) fn authenticate(
+        &self,
+        presented: &Presented<'_>,
+        now: UnixMillis,
+    ) -> Result<Principal, Reason> {
         let Some(token) = &presented.token else { return Err(Reason::NoToken) };
         let token = token.text();
         let session = match &presented.key {

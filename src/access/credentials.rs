@@ -76,7 +76,11 @@ impl Value<'_> {
 
 impl<'r> Presented<'r> {
     /// Reads token and key, each by itself: from a header, else from the query.
-    pub fn read(headers: &'r HeaderMap, query: Option<&'r str>, names: &CredentialNames) -> Result<Self, Ambiguous> {
+    pub fn read(
+        headers: &'r HeaderMap,
+        query: Option<&'r str>,
+        names: &CredentialNames,
+    ) -> Result<Self, Ambiguous> {
         let mut presented = Self {
             token: from_headers(headers, &names.token_headers)?,
             key: from_headers(headers, &names.key_headers)?,
@@ -249,8 +253,23 @@ mod tests {
     #[test]
     fn what_a_reader_folds_into_a_credential_is_ambiguous() {
         for query in [
-            "x_key[]=k", "x_key[$in]=k", "x_key[a][b]=k", "[x_key]=k", "x_key[=k", "x_key%5B%5D=k", "%5Bx_key%5D=k", "x.key=k", "x%20key=k",
-            "+x_key=k", "x_key%00a=k", "access_token[]=t", "x%5Fkey[]=", "a=1;x_key=k", "a;x_key[]=k", "[[x_key]]=k", "x[key=k",
+            "x_key[]=k",
+            "x_key[$in]=k",
+            "x_key[a][b]=k",
+            "[x_key]=k",
+            "x_key[=k",
+            "x_key%5B%5D=k",
+            "%5Bx_key%5D=k",
+            "x.key=k",
+            "x%20key=k",
+            "+x_key=k",
+            "x_key%00a=k",
+            "access_token[]=t",
+            "x%5Fkey[]=",
+            "a=1;x_key=k",
+            "a;x_key[]=k",
+            "[[x_key]]=k",
+            "x[key=k",
         ] {
             assert_eq!(read(&[], Some(query)), Err(Ambiguous), "{query}");
         }
@@ -258,7 +277,9 @@ mod tests {
 
     #[test]
     fn other_names_are_no_credentials() {
-        for query in ["X_KEY=k", "x_keys=k", "my_x_key=k", "a[x_key]=k", "x-key=k", "a=x_key", "a=b;c=d", "=x_key"] {
+        for query in
+            ["X_KEY=k", "x_keys=k", "my_x_key=k", "a[x_key]=k", "x-key=k", "a=x_key", "a=b;c=d", "=x_key"]
+        {
             assert_eq!(read(&[], Some(query)), Ok((None, None)), "{query}");
         }
     }

@@ -163,7 +163,12 @@ impl Access {
     }
 
     /// The session that logs out: by the same credentials as any other request. A domain token has none.
-    pub fn session_of(&self, headers: &HeaderMap, query: Option<&str>, now: UnixMillis) -> Result<Arc<Session>, Reason> {
+    pub fn session_of(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        now: UnixMillis,
+    ) -> Result<Arc<Session>, Reason> {
         let presented =
             Presented::read(headers, query, &self.names).map_err(|_| Reason::AmbiguousCredentials)?;
         let token = presented.token.as_ref().ok_or(Reason::NoToken)?;
@@ -192,17 +197,26 @@ impl Access {
             Own::Never => Question::Plain(plain),
             Own::Fallback => Question::OwnAfter(plain),
             Own::Domain if caller.user.domain().is_some() => Question::OwnInstead(plain),
-            Own::UserQuery if is_own(route, asked, caller, query::value(asked.query, "domain").as_deref()) => {
+            Own::UserQuery
+                if is_own(route, asked, caller, query::value(asked.query, "domain").as_deref()) =>
+            {
                 Question::OwnInstead(plain)
             }
-            Own::UserCaller if is_own(route, asked, caller, caller.user.domain()) => Question::OwnInstead(plain),
+            Own::UserCaller if is_own(route, asked, caller, caller.user.domain()) => {
+                Question::OwnInstead(plain)
+            }
             Own::Domain | Own::UserQuery | Own::UserCaller => Question::Plain(plain),
         };
         Some(acl::ask(self.roles.get(caller.role), route.resource_id, question))
     }
 
     /// Byte for byte, less the credentials.
-    fn forward_query(&self, path: &CanonicalPath, query: Option<&str>, presented: &Presented<'_>) -> Option<ForwardQuery> {
+    fn forward_query(
+        &self,
+        path: &CanonicalPath,
+        query: Option<&str>,
+        presented: &Presented<'_>,
+    ) -> Option<ForwardQuery> {
         let query = query?;
         if presented.in_query {
             return Some(ForwardQuery::Stripped(credentials::without(query, &self.names).into_owned()));

@@ -52,12 +52,17 @@ impl RouteTree {
         for (setting, route) in settings.iter().zip(routes) {
             let node = tree.node_of(&setting.path);
             let entry = tree.entries.len();
-            tree.entries.push(Entry { route, methods: setting.methods.clone(), query: setting.query.clone() });
+            tree.entries.push(Entry {
+                route,
+                methods: setting.methods.clone(),
+                query: setting.query.clone(),
+            });
             tree.nodes[node].here.push(entry);
         }
         for node in &mut tree.nodes {
             let entries = &tree.entries;
-            node.here.sort_by_key(|at| Reverse((entries[*at].methods.is_some(), !entries[*at].query.is_empty())));
+            node.here
+                .sort_by_key(|at| Reverse((entries[*at].methods.is_some(), !entries[*at].query.is_empty())));
         }
         tree
     }
@@ -95,7 +100,8 @@ impl RouteTree {
     fn child_of(&mut self, node: usize, segment: &str) -> usize {
         let next = self.nodes.len();
         let is_wildcard = is_wildcard(segment);
-        let known = if is_wildcard { self.nodes[node].wildcard } else { self.literal(&self.nodes[node], segment) };
+        let known =
+            if is_wildcard { self.nodes[node].wildcard } else { self.literal(&self.nodes[node], segment) };
         if let Some(child) = known {
             return child;
         }
@@ -225,7 +231,11 @@ mod tests {
     }
 
     fn with_methods(path: &str, methods: &[Method]) -> RouteSettings {
-        RouteSettings { methods: Some(methods.to_vec()), place: Place { file: "methods".into(), line: 1 }, ..route(path) }
+        RouteSettings {
+            methods: Some(methods.to_vec()),
+            place: Place { file: "methods".into(), line: 1 },
+            ..route(path)
+        }
     }
 
     fn with_query(path: &str, name: &str, value: &str) -> RouteSettings {
@@ -252,7 +262,14 @@ mod tests {
 
     #[test]
     fn a_prefix_ends_on_a_segment() {
-        for (target, matches) in [("/a/b", true), ("/A/b/", true), ("/a/B/c/d", true), ("/a/bc", false), ("/a", false), ("/x/a/b", false)] {
+        for (target, matches) in [
+            ("/a/b", true),
+            ("/A/b/", true),
+            ("/a/B/c/d", true),
+            ("/a/bc", false),
+            ("/a", false),
+            ("/x/a/b", false),
+        ] {
             assert_eq!(get(&["/a/b"], target).is_some(), matches, "{target}");
         }
         assert_eq!(get(&["/"], "/anything/at/all").as_deref(), Some("/"));

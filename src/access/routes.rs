@@ -161,7 +161,9 @@ pub fn check_path(path: &str) -> Result<(), String> {
             None => None,
         };
         if let Some(fault) = fault {
-            return Err(format!("\"{path}\" has {fault} at \"{segment}\"; `*` or `{{name}}` stands for one whole segment"));
+            return Err(format!(
+                "\"{path}\" has {fault} at \"{segment}\"; `*` or `{{name}}` stands for one whole segment"
+            ));
         }
     }
     check_canonical(path)
@@ -179,7 +181,9 @@ fn check_canonical(path: &str) -> Result<(), String> {
             Err(format!("\"{path}\" has an encoded slash; a prefix is made of whole segments"))
         }
         Ok(canonical) if canonical.as_str() == literal => Ok(()),
-        Ok(canonical) => Err(format!("\"{path}\" is not in canonical form, which would be \"{}\"", canonical.as_str())),
+        Ok(canonical) => {
+            Err(format!("\"{path}\" is not in canonical form, which would be \"{}\"", canonical.as_str()))
+        }
         Err(what) => Err(format!("\"{path}\" can be no path: {what}")),
     }
 }
@@ -202,7 +206,8 @@ pub fn check_strip_prefix(path: &str, strip: &str) -> Result<(), String> {
 /// Whether `{name}` is one of the path's segments.
 #[must_use]
 pub fn has_placeholder(path: &str, name: &str) -> bool {
-    path::segments(path).any(|segment| segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) == Some(name))
+    path::segments(path)
+        .any(|segment| segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) == Some(name))
 }
 
 #[cfg(test)]
@@ -219,8 +224,22 @@ mod tests {
     #[test]
     fn each_fault_of_a_path_is_told_with_the_path() {
         for path in [
-            "api/x", "/api/../x", "/api%2fx", "/api?x", "/api/x*", "/half/{user", "/half/x{user}", "/two/{user}/{user}", "/a//b", "/%61", "/a;b",
-            "/{}", "/a\\b", "/caf\u{e9}", "", "/a b",
+            "api/x",
+            "/api/../x",
+            "/api%2fx",
+            "/api?x",
+            "/api/x*",
+            "/half/{user",
+            "/half/x{user}",
+            "/two/{user}/{user}",
+            "/a//b",
+            "/%61",
+            "/a;b",
+            "/{}",
+            "/a\\b",
+            "/caf\u{e9}",
+            "",
+            "/a b",
         ] {
             let fault = check_path(path).unwrap_err();
             assert!(fault.contains(path), "{path}: {fault}");

@@ -30,7 +30,8 @@ pub struct FileDirectory {
 impl FileDirectory {
     #[must_use]
     pub fn new(users: Vec<User>) -> Self {
-        let by_name = users.iter().enumerate().map(|(at, user)| (user.name.as_str().to_owned(), at)).collect();
+        let by_name =
+            users.iter().enumerate().map(|(at, user)| (user.name.as_str().to_owned(), at)).collect();
         Self { users: users.into_iter().map(Arc::new).collect(), by_name, key: RandomState::new() }
     }
 
@@ -44,7 +45,12 @@ impl FileDirectory {
         self.by_name.get(name).and_then(|at| self.users.get(*at))
     }
 
-    pub(super) async fn verify(&self, verifier: &Verifier, name: &str, proof: Proof) -> Result<Verified, Refusal> {
+    pub(super) async fn verify(
+        &self,
+        verifier: &Verifier,
+        name: &str,
+        proof: Proof,
+    ) -> Result<Verified, Refusal> {
         let user = self.user(name);
         let missing = if user.is_some() { Refusal::InvalidCredentials } else { Refusal::UnknownUser };
         let password = proof.password.ok_or(missing)?;
@@ -66,7 +72,12 @@ impl FileDirectory {
     }
 
     /// An unknown user costs what a known one does: the same stand-in's hash each time.
-    async fn waste_time(&self, verifier: &Verifier, name: &str, password: SecretString) -> Result<(), Refusal> {
+    async fn waste_time(
+        &self,
+        verifier: &Verifier,
+        name: &str,
+        password: SecretString,
+    ) -> Result<(), Refusal> {
         let Some(users) = u64::try_from(self.users.len()).ok().filter(|n| *n > 0) else { return Ok(()) };
         let at = usize::try_from(self.key.hash_one(name) % users).unwrap_or(0);
         if let Some(stand_in) = self.users.get(at) {
@@ -104,7 +115,13 @@ mod tests {
         FileDirectory::new(vec![user("a@d", None), user("two@d", Some(b"12345678901234567890"))])
     }
 
-    async fn verify(directory: &FileDirectory, by: &Verifier, name: &str, password: Option<&str>, code: Option<&str>) -> Result<String, Refusal> {
+    async fn verify(
+        directory: &FileDirectory,
+        by: &Verifier,
+        name: &str,
+        password: Option<&str>,
+        code: Option<&str>,
+    ) -> Result<String, Refusal> {
         let proof = Proof { password: password.map(SecretString::from), code: code.map(str::to_owned) };
         directory.verify(by, name, proof).await.map(|verified| verified.user.to_string())
     }
@@ -113,12 +130,18 @@ mod tests {
     async fn only_the_right_password_of_the_very_name_is_good() {
         let (directory, by) = (directory(), verifier());
         assert_eq!(verify(&directory, &by, "a@d", Some("right"), None).await.as_deref(), Ok("a@d"));
-        assert_eq!(verify(&directory, &by, "a@d", Some("wrong"), None).await, Err(Refusal::InvalidCredentials));
+        assert_eq!(
+            verify(&directory, &by, "a@d", Some("wrong"), None).await,
+            Err(Refusal::InvalidCredentials)
+        );
         assert_eq!(verify(&directory, &by, "a@d", None, None).await, Err(Refusal::InvalidCredentials));
         for name in ["A@d", "a@d ", "a", ""] {
             assert_eq!(verify(&directory, &by, name, Some("right"), None).await, Err(Refusal::UnknownUser));
         }
-        assert_eq!(verify(&FileDirectory::default(), &by, "a@d", Some("right"), None).await, Err(Refusal::UnknownUser));
+        assert_eq!(
+            verify(&FileDirectory::default(), &by, "a@d", Some("right"), None).await,
+            Err(Refusal::UnknownUser)
+        );
     }
 
     #[tokio::test]
@@ -133,7 +156,11 @@ mod tests {
             ("right", Some("287082"), Ok("two@d".to_owned())),
             ("right", Some("287082"), Err(Refusal::InvalidCredentials)),
         ] {
-            assert_eq!(verify(&directory, &by, "two@d", Some(password), code).await, expected, "{password} {code:?}");
+            assert_eq!(
+                verify(&directory, &by, "two@d", Some(password), code).await,
+                expected,
+                "{password} {code:?}"
+            );
         }
     }
 }

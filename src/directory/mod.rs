@@ -67,7 +67,12 @@ impl Directory {
     }
 
     /// Whether the user proves who he is.
-    pub async fn verify(&self, verifier: &Verifier, username: &str, proof: Proof) -> Result<Verified, Refusal> {
+    pub async fn verify(
+        &self,
+        verifier: &Verifier,
+        username: &str,
+        proof: Proof,
+    ) -> Result<Verified, Refusal> {
         self.file.verify(verifier, username, proof).await
     }
 

@@ -62,7 +62,9 @@ impl Stored {
     pub fn verify(&self, user: &UserName, password: &SecretString) -> bool {
         let password = password.expose_secret();
         match self {
-            Self::Argon2id(hash) => Argon2::default().verify_password(password.as_bytes(), hash.as_ref()).is_ok(),
+            Self::Argon2id(hash) => {
+                Argon2::default().verify_password(password.as_bytes(), hash.as_ref()).is_ok()
+            }
             Self::Bcrypt(hash) => verify_bcrypt(password, hash),
             Self::A1(a1) => constant_time::verify_slices_are_equal(a1, &digest_a1(user, password)).is_ok(),
         }
@@ -80,7 +82,8 @@ pub fn hash(password: &SecretString) -> Result<String, String> {
 
 fn argon2id(text: &str) -> Result<Stored, String> {
     let hash = PasswordHash::new(text).map_err(|error| format!("is no argon2id PHC string: {error}"))?;
-    let params = Params::try_from(&hash).map_err(|error| format!("has unusable argon2id parameters: {error}"))?;
+    let params =
+        Params::try_from(&hash).map_err(|error| format!("has unusable argon2id parameters: {error}"))?;
     if hash.hash.is_none() || hash.salt.is_none() {
         return Err("is an argon2id PHC string without salt or hash".into());
     }
@@ -95,7 +98,9 @@ fn argon2id(text: &str) -> Result<Stored, String> {
 fn bcrypt(text: &str) -> Result<Stored, String> {
     let parts = text.parse::<bcrypt::HashParts>().map_err(|error| format!("is no bcrypt hash: {error}"))?;
     if parts.get_cost() > MAX_BCRYPT_COST {
-        return Err(format!("costs too much for a login; a bcrypt cost of at most {MAX_BCRYPT_COST} is taken"));
+        return Err(format!(
+            "costs too much for a login; a bcrypt cost of at most {MAX_BCRYPT_COST} is taken"
+        ));
     }
     Ok(Stored::Bcrypt(text.into()))
 }
@@ -161,8 +166,14 @@ mod tests {
     #[test]
     fn what_is_no_hash_or_costs_too_much_is_refused_without_repeating_it() {
         for text in [
-            "plain-text", "", "$argon2id$", "$argon2i$v=19$m=16,t=2,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo", "$2y$10$tooshort", "$1$abc",
-            "$argon2id$v=19$m=4194304,t=2,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Ng", "$argon2id$v=19$m=16,t=9999,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Ng",
+            "plain-text",
+            "",
+            "$argon2id$",
+            "$argon2i$v=19$m=16,t=2,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
+            "$2y$10$tooshort",
+            "$1$abc",
+            "$argon2id$v=19$m=4194304,t=2,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Ng",
+            "$argon2id$v=19$m=16,t=9999,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Ng",
             "$2y$31$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234",
         ] {
             let fault = Stored::parse(text).err().unwrap_or_else(|| panic!("{text}"));

@@ -80,14 +80,26 @@ mod tests {
     #[test]
     fn odd_codes_are_wrong_and_no_more() {
         let used = UsedCodes::default();
-        for code in ["", "0", "abc", "28708", "2870820", " 287082", "\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}", "-87082"] {
+        for code in [
+            "",
+            "0",
+            "abc",
+            "28708",
+            "2870820",
+            " 287082",
+            "\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}",
+            "-87082",
+        ] {
             assert!(!used.take(&UserName::new("a"), &key(), code, at(59)), "{code}");
         }
     }
 
     #[test]
     fn secrets_are_base32() {
-        assert_eq!(secret("gezd gnbv gy3t qojq GEZDGNBVGY3TQOJQ\n").unwrap().expose_secret(), key().expose_secret());
+        assert_eq!(
+            secret("gezd gnbv gy3t qojq GEZDGNBVGY3TQOJQ\n").unwrap().expose_secret(),
+            key().expose_secret()
+        );
         for text in ["", "not base32 1890!", "\n"] {
             assert!(secret(text).is_err(), "{text}");
         }

@@ -35,7 +35,8 @@ impl Cors {
     /// A method, header or origin that cannot stand in a header.
     pub fn new(settings: &CorsSettings) -> Result<Self, InvalidHeaderValue> {
         let every = settings.allow_origins.iter().any(|o| o == "*");
-        let listed = || settings.allow_origins.iter().map(|o| HeaderValue::from_str(o)).collect::<Result<_, _>>();
+        let listed =
+            || settings.allow_origins.iter().map(|o| HeaderValue::from_str(o)).collect::<Result<_, _>>();
         Ok(Self {
             origins: if every { None } else { Some(listed()?) },
             methods: HeaderValue::from_str(&settings.allow_methods.join(", "))?,
@@ -109,7 +110,10 @@ mod tests {
     #[test]
     fn an_origin_that_is_not_listed_is_allowed_nothing() {
         let cors = cors(&["https://a.example"]);
-        assert_eq!(applied(&cors, Some("https://a.example"))["access-control-allow-origin"], "https://a.example");
+        assert_eq!(
+            applied(&cors, Some("https://a.example"))["access-control-allow-origin"],
+            "https://a.example"
+        );
         for origin in [Some("https://b.example"), None] {
             let answer = applied(&cors, origin);
             assert!(!answer.contains_key("access-control-allow-origin"));

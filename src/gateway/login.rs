@@ -138,7 +138,12 @@ impl LoginService {
     }
 
     /// Logs in. Credentials that are sent along are ignored: the key is always new.
-    pub async fn login<B>(&self, context: &LoginContext<'_>, request: Request<B>, client: IpAddr) -> LoginOutcome
+    pub async fn login<B>(
+        &self,
+        context: &LoginContext<'_>,
+        request: Request<B>,
+        client: IpAddr,
+    ) -> LoginOutcome
     where
         B: http_body::Body<Data = Bytes>,
     {
@@ -161,7 +166,13 @@ impl LoginService {
 
     /// Counts failures. Whoever has failed too often by the time his proof is judged learns nothing of it, so tries at
     /// once give no more answers than tries one after another.
-    async fn verify(&self, context: &LoginContext<'_>, username: &str, proof: Proof, client: IpAddr) -> Result<Verified, LoginError> {
+    async fn verify(
+        &self,
+        context: &LoginContext<'_>,
+        username: &str,
+        proof: Proof,
+        client: IpAddr,
+    ) -> Result<Verified, LoginError> {
         let LoginSettings { max_failures, window, hide_unknown_user, .. } = *context.settings;
         let (who, allowance) = (self.throttle.of(username, client), Allowance { max_failures, window });
         let check = || match self.throttle.refused(who, self.clock.now(), allowance) {
@@ -183,7 +194,12 @@ impl LoginService {
     }
 
     /// The 200, sent only after the session is stored.
-    async fn create(&self, context: &LoginContext<'_>, verified: &Verified, client: IpAddr) -> Result<Response<Full>, LoginError> {
+    async fn create(
+        &self,
+        context: &LoginContext<'_>,
+        verified: &Verified,
+        client: IpAddr,
+    ) -> Result<Response<Full>, LoginError> {
         let role = context.access.role(&verified.role);
         let acl: AclClaim<'_> = role.map(|role| role.resources().collect()).unwrap_or_default();
         let claimed = acl.iter().filter(|(name, _)| context.tokens.claims().iter().any(|c| c == *name));
@@ -191,10 +207,9 @@ impl LoginService {
 
         let now = self.clock.now();
         let expires = self.sessions.reserve_expiry(context.tokens.expiry(now));
-        let token = context
-            .tokens
-            .sign_session(expires, &claimed)
-            .map_err(|error| LoginError::Unavailable { source: Some(StoreError { store: "token", what: error.to_string() }) })?;
+        let token = context.tokens.sign_session(expires, &claimed).map_err(|error| {
+            LoginError::Unavailable { source: Some(StoreError { store: "token", what: error.to_string() }) }
+        })?;
         let key = uuid::Uuid::new_v4().to_string();
         let record = session_record(verified, &key, &token, client, (now, expires));
         self.sessions

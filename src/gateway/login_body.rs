@@ -44,7 +44,9 @@ impl<'de> Visitor<'de> for Fields {
         while let Some(name) = map.next_key::<String>()? {
             match name.as_str() {
                 "username" => body.username = map.next_value::<Text>()?.named("username")?,
-                "password" => body.password = map.next_value::<Text>()?.named("password")?.map(SecretString::from),
+                "password" => {
+                    body.password = map.next_value::<Text>()?.named("password")?.map(SecretString::from)
+                }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
             if !seen.insert(name) {
@@ -159,10 +161,29 @@ mod tests {
     #[test]
     fn what_is_no_login_is_told_without_a_value() {
         for text in [
-            "", "null", "17", "1.5", "-2", "true", "\"s3cret\"", "[]", "{", r#"{"username":"a",}"#, r#"{"username":s3cret}"#,
-            r#"{"username":["s3cret"]}"#, r#"{"password":{"$ne":"s3cret"}}"#, r#"{"password":12345}"#, r#"{"password":true}"#,
-            r#"{"username":"a","username":"s3cret"}"#, r#"{"username":"a","\u0075sername":"s3cret"}"#, r#"{"x":1,"x":2}"#,
-            r#"{"username":"a"}{"x":1}"#, r#"{"username":"\ud800"}"#, "{\"username\":\"a\u{1}\"}", "\u{feff}{}", r#"{"password":"s3cret" "x"}"#,
+            "",
+            "null",
+            "17",
+            "1.5",
+            "-2",
+            "true",
+            "\"s3cret\"",
+            "[]",
+            "{",
+            r#"{"username":"a",}"#,
+            r#"{"username":s3cret}"#,
+            r#"{"username":["s3cret"]}"#,
+            r#"{"password":{"$ne":"s3cret"}}"#,
+            r#"{"password":12345}"#,
+            r#"{"password":true}"#,
+            r#"{"username":"a","username":"s3cret"}"#,
+            r#"{"username":"a","\u0075sername":"s3cret"}"#,
+            r#"{"x":1,"x":2}"#,
+            r#"{"username":"a"}{"x":1}"#,
+            r#"{"username":"\ud800"}"#,
+            "{\"username\":\"a\u{1}\"}",
+            "\u{feff}{}",
+            r#"{"password":"s3cret" "x"}"#,
         ] {
             let fault = read(text).unwrap_err();
             assert!(!fault.contains("s3cret") && !fault.contains("12345"), "{text}: {fault}");
@@ -175,7 +196,8 @@ mod tests {
     fn deep_nesting_is_refused_or_ignored_but_harmless() {
         let _ = LoginBody::read("[".repeat(16_000).as_bytes());
         let _ = LoginBody::read(format!("{{\"a\":{}{}}}", "[".repeat(8000), "]".repeat(8000)).as_bytes());
-        let _ = LoginBody::read(format!("{{\"username\":{}{}}}", "[".repeat(8000), "]".repeat(8000)).as_bytes());
+        let _ =
+            LoginBody::read(format!("{{\"username\":{}{}}}", "[".repeat(8000), "]".repeat(8000)).as_bytes());
     }
 
     proptest! {

@@ -44,7 +44,12 @@ pub struct LogoutOutcome {
 }
 
 /// Ends the session whose credentials the request presents. The body is of no concern.
-pub async fn logout<B>(access: &Access, sessions: &Arc<Sessions>, request: &Request<B>, now: UnixMillis) -> LogoutOutcome {
+pub async fn logout<B>(
+    access: &Access,
+    sessions: &Arc<Sessions>,
+    request: &Request<B>,
+    now: UnixMillis,
+) -> LogoutOutcome {
     if request.method() != Method::POST {
         return LogoutOutcome { user: None, answer: Err(LogoutError::MethodNotAllowed) };
     }

@@ -89,6 +89,11 @@ impl Handler for Gateway {
         exchange.status.set(answer.status().as_u16());
         answer.map(|body| body.held(exchange, place))
     }
+
+    fn panicked(&self) -> Response<AnswerBody> {
+        let ids = Ids::of(&HeaderMap::new(), false);
+        Rejection::Internal.into_response(&ids).map(AnswerBody::own)
+    }
 }
 
 impl Gateway {
@@ -147,8 +152,12 @@ impl Gateway {
         request: &Request<Incoming>,
         exchange: &Exchange,
     ) -> Result<Permit, Rejection> {
-        let question =
-            AccessRequest { path, method: request.method(), headers: request.headers(), query: request.uri().query() };
+        let question = AccessRequest {
+            path,
+            method: request.method(),
+            headers: request.headers(),
+            query: request.uri().query(),
+        };
         match live.access.decide(question, self.shared.clock.now()).await {
             Ok(permit) => {
                 note_permit(exchange, &permit);

@@ -19,6 +19,9 @@ pub enum Rejection {
     /// The request's framing or Host is ambiguous.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// A request's handler panicked.
+    #[error("internal error")]
+    Internal,
     #[error("too many requests are in flight")]
     Overloaded,
     #[error("denied: {0:?}")]
@@ -77,6 +80,7 @@ impl Rejection {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
+            Self::Internal => "internal",
             Self::Overloaded => "overloaded",
             Self::Denied(reason) => reason.as_str(),
             Self::UpgradeDenied => "upgrade_denied",
@@ -89,6 +93,9 @@ impl Rejection {
     fn refusal(&self) -> Refusal {
         match self {
             Self::BadRequest(what) => Refusal { closes: true, ..plain(StatusCode::BAD_REQUEST, *what) },
+            Self::Internal => {
+                Refusal { closes: true, ..plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal error") }
+            }
             Self::Overloaded => busy("Too many requests"),
             Self::Denied(reason) => denied(*reason),
             Self::UpgradeDenied => plain(StatusCode::FORBIDDEN, PERMISSION_DENIED),
@@ -138,10 +145,9 @@ fn login(error: &LoginError) -> Refusal {
             retry_after: Some(*retry_after),
             ..plain(StatusCode::TOO_MANY_REQUESTS, "Too many failed logins")
         },
-        LoginError::TooLarge => Refusal {
-            closes: true,
-            ..plain(StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 16 KiB")
-        },
+        LoginError::TooLarge => {
+            Refusal { closes: true, ..plain(StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 16 KiB") }
+        }
         LoginError::BadType => {
             plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send the login as application/json")
         }
@@ -215,23 +221,35 @@ mod tests {
     fn what_can_be_tried_again_says_when() {
         for busy in [Rejection::Overloaded, ForwardError::Busy.into()] {
             let answer = answer(busy);
-            assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["retry-after"]),
+                (503, &"1".parse().unwrap())
+            );
         }
         let retry_after = Duration::from_secs(42);
         let throttled = answer(LoginError::TooManyFailures { retry_after }.into());
-        assert_eq!((throttled.status().as_u16(), &throttled.headers()["retry-after"]), (429, &"42".parse().unwrap()));
+        assert_eq!(
+            (throttled.status().as_u16(), &throttled.headers()["retry-after"]),
+            (429, &"42".parse().unwrap())
+        );
     }
 
     #[test]
     fn a_request_that_cannot_be_delimited_closes_the_connection() {
         let answer = answer(Rejection::BadRequest("both Content-Length and Transfer-Encoding"));
-        assert_eq!((answer.status().as_u16(), &answer.headers()["connection"]), (400, &"close".parse().unwrap()));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["connection"]),
+            (400, &"close".parse().unwrap())
+        );
     }
 
     #[test]
     fn a_needed_code_is_a_301_without_location_that_nobody_caches() {
         let answer = answer(LoginError::CodeRequired.into());
-        assert_eq!((answer.status().as_u16(), &answer.headers()["cache-control"]), (301, &"no-store".parse().unwrap()));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["cache-control"]),
+            (301, &"no-store".parse().unwrap())
+        );
         assert!(!answer.headers().contains_key("location"));
     }
 }

@@ -1,6 +1,13 @@
 //! Bytes become requests. Knows connections, TLS and HTTP, but no policy.
 
+mod connection;
+mod framing;
+mod phase;
+mod service;
 pub mod tls;
+pub mod worker;
+
+pub use framing::framing_fault;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -21,6 +28,9 @@ pub trait Handler: 'static {
         request: Request<Incoming>,
         peer: Rc<Peer>,
     ) -> impl Future<Output = Response<Self::Body>>;
+
+    /// The answer in place of one whose making panicked.
+    fn panicked(&self) -> Response<Self::Body>;
 }
 
 /// `[listen]`: the listeners that carry traffic. The admin listener is `admin`'s.
@@ -59,7 +69,4 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(30),
         }
     }
-}
-pub fn framing_fault(_: &http::request::Parts) -> Option<&'static str> {
-    None
 }

@@ -73,7 +73,11 @@ impl FileStore {
         self.ask(Work::Change(change, answer), answered)
     }
 
-    fn ask<T: Send + 'static>(&self, work: Work, answered: oneshot::Receiver<Result<T, StoreError>>) -> Pending<'_, T> {
+    fn ask<T: Send + 'static>(
+        &self,
+        work: Work,
+        answered: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Pending<'_, T> {
         let sent = self.work.as_ref().is_some_and(|sender| sender.send(work).is_ok());
         Box::pin(async move {
             if !sent {
@@ -154,13 +158,18 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let told = |what: &str| failed(&format!("{}: {what}", path.display()));
     let broken = |error: rusqlite::Error| told(&error.to_string());
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let sound: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(broken)?;
+    let sound: String =
+        connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(broken)?;
     if sound != "ok" {
-        return Err(told(&format!("the sessions file is damaged ({sound}); set it aside or repair it with sqlite3 .recover")));
+        return Err(told(&format!(
+            "the sessions file is damaged ({sound}); set it aside or repair it with sqlite3 .recover"
+        )));
     }
     match (number("application_id").map_err(broken)?, number("user_version").map_err(broken)?) {
         (APPLICATION_ID, SCHEMA_VERSION) => Ok(()),
-        (APPLICATION_ID, version) => Err(told(&format!("the sessions file is of version {version}, which this program does not know"))),
+        (APPLICATION_ID, version) => {
+            Err(told(&format!("the sessions file is of version {version}, which this program does not know")))
+        }
         (0, 0) => make_schema(connection).map_err(broken),
         _ => Err(told("this is no sessions file")),
     }
@@ -179,12 +188,14 @@ fn write_all(mut connection: Connection, received: &Receiver<Work>) {
             match work {
                 Work::Load(now, answer) => {
                     // Whoever asked may have gone.
-                    let _: Result<(), _> = answer.send(load(&connection, now).map_err(|error| failed(&error)));
+                    let _: Result<(), _> =
+                        answer.send(load(&connection, now).map_err(|error| failed(&error)));
                 }
                 Work::Change(change, answer) => changes.push((change, answer)),
             }
         }
-        let done = commit(&mut connection, changes.iter().map(|(change, _)| change)).map_err(|error| failed(&error));
+        let done =
+            commit(&mut connection, changes.iter().map(|(change, _)| change)).map_err(|error| failed(&error));
         if let Err(error) = &done {
             tracing::error!(%error, "logins and logouts are not stored");
         }
@@ -195,7 +206,10 @@ fn write_all(mut connection: Connection, received: &Receiver<Work>) {
 }
 
 /// All changes in one transaction: they are durable together, or none is.
-fn commit<'a>(connection: &mut Connection, changes: impl Iterator<Item = &'a Change>) -> rusqlite::Result<()> {
+fn commit<'a>(
+    connection: &mut Connection,
+    changes: impl Iterator<Item = &'a Change>,
+) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     changes.into_iter().try_for_each(|change| apply(&transaction, change))?;
     transaction.commit()
@@ -209,8 +223,14 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?;
             put.execute(params![
-                r.id.as_bytes(), r.token.as_bytes(), r.user.as_str(), r.role.as_str(), millis(r.created),
-                millis(r.expires), r.client.to_string(), millis(r.last_used),
+                r.id.as_bytes(),
+                r.token.as_bytes(),
+                r.user.as_str(),
+                r.role.as_str(),
+                millis(r.created),
+                millis(r.expires),
+                r.client.to_string(),
+                millis(r.last_used),
             ])?;
         }
         Change::Remove(ids) => {
@@ -306,7 +326,10 @@ mod tests {
         assert!(FileStore::open(&path).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         let other = folder.path().join("other.db");
-        Connection::open(&other).unwrap().execute_batch("PRAGMA application_id = 7; CREATE TABLE a (b);").unwrap();
+        Connection::open(&other)
+            .unwrap()
+            .execute_batch("PRAGMA application_id = 7; CREATE TABLE a (b);")
+            .unwrap();
         assert!(FileStore::open(&other).err().unwrap().to_string().contains("no sessions file"));
         assert!(FileStore::open(&folder.path().join("missing/sessions.db")).is_err());
     }

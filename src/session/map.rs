@@ -225,8 +225,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::super::memory::MemoryStore;
-    use super::super::store::contract::record;
     use super::super::store::Pending;
+    use super::super::store::contract::record;
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -128,7 +128,11 @@ impl Tokens {
 
     /// A session's token: header `{"typ":"JWT","alg":"HS256"}`, claims `exp` (ms) and `acl`.
     pub fn sign_session(&self, exp: UnixMillis, acl: &AclClaim<'_>) -> errors::Result<String> {
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &SessionClaims { exp: exp.0, acl }, &self.signing)
+        jsonwebtoken::encode(
+            &Header::new(Algorithm::HS256),
+            &SessionClaims { exp: exp.0, acl },
+            &self.signing,
+        )
     }
 
     /// A domain token (`webitel.md`, Domain tokens).
@@ -282,7 +286,8 @@ mod tests {
             let claims = format!(r#"{{"id":"i","exp":{exp},"d":"x","t":"domain"}}"#);
             assert_eq!(read(&make(HS256, &claims, SECRET)), Reading::BadDomain, "{exp}");
         }
-        for claims in [r#"{"id":"i","d":"x","t":"domain"}"#, r#"{"id":"i","exp":1,"exp":2000,"t":"domain"}"#] {
+        for claims in [r#"{"id":"i","d":"x","t":"domain"}"#, r#"{"id":"i","exp":1,"exp":2000,"t":"domain"}"#]
+        {
             assert_eq!(read(&make(HS256, claims, SECRET)), Reading::BadDomain, "{claims}");
         }
     }

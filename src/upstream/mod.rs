@@ -113,7 +113,10 @@ impl Upstreams {
 impl http_body::Body for UpstreamBody {
     type Data = bytes::Bytes;
     type Error = UpstreamBodyError;
-    fn poll_frame(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, UpstreamBodyError>>> {
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, UpstreamBodyError>>> {
         todo!()
     }
 }
