@@ -92,10 +92,31 @@ where
         let Some(frame) = frame.await? else { return Ok(whole) };
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > max {
+            discard(body, quiet).await;
             return Err(ReadError::TooLarge(max));
         }
         whole.extend_from_slice(&data);
     }
+}
+
+/// What is read of a body that is too large, so that a client that sends all of it before it reads finds its answer
+/// instead of a reset connection.
+const DISCARDED: usize = 256 * 1024;
+
+async fn discard<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, quiet: Duration) {
+    let (mut left, mut deadline) = (DISCARDED, Deadline::default());
+    deadline.arm(quiet);
+    std::future::poll_fn(|cx| {
+        while let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+            let data = frame.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
+            match left.checked_sub(data.map_or(DISCARDED, |data| data.len())) {
+                Some(rest) if rest > 0 => left = rest,
+                _ => return Poll::Ready(()),
+            }
+        }
+        deadline.poll_passed(cx)
+    })
+    .await;
 }
 
 #[cfg(test)]

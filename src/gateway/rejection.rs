@@ -46,6 +46,13 @@ struct Refusal {
     closes: bool,
 }
 
+/// The shape of every error, in the order of the documentation.
+#[derive(serde::Serialize)]
+struct ErrorBody<'a> {
+    status: &'static str,
+    info: &'a str,
+}
+
 const PERMISSION_DENIED: &str = "Permission denied!";
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -54,7 +61,8 @@ impl Rejection {
     #[must_use]
     pub fn into_response(self, ids: &Ids) -> Response<Full> {
         let Refusal { status, info, retry_after, closes } = self.refusal();
-        let body = serde_json::json!({ "status": "error", "info": info }).to_string();
+        // Two texts: there is nothing that could not be written.
+        let body = serde_json::to_vec(&ErrorBody { status: "error", info: &info }).unwrap_or_default();
         let mut answer = Response::new(Full::new(body));
         *answer.status_mut() = status;
         let headers = answer.headers_mut();

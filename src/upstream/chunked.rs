@@ -149,7 +149,7 @@ mod tests {
             b"-5\r\n",
             b"0x5\r\n",
             b"\r\n",
-            b"5\r\nhelloX",
+            b"5\r\nhelloXY",
             b" 5\r\n",
             b"11111111111111111\r\n",
             b"5 5\r\n",

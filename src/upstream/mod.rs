@@ -190,7 +190,7 @@ impl Upstreams {
         };
         let sending = write_head(&mut conn.write, &request, &permit, &facts);
         let session = session_of(&permit);
-        let mut transfer = self.transfer(conn, request, sending, (upstream, exchange), wants_upgrade);
+        let mut transfer = self.transfer(conn, request, sending, (upstream, exchange, wants_upgrade));
         let started = monotonic();
         let head = transfer.head().await?;
         exchange.upstream_time.set(Some(started.elapsed()));
@@ -213,8 +213,7 @@ impl Upstreams {
         conn: conn::Conn,
         request: Request<Incoming>,
         sending: Sending,
-        (upstream, exchange): (&Upstream, &Rc<Exchange>),
-        upgrade: bool,
+        (upstream, exchange, upgrade): (&Upstream, &Rc<Exchange>, bool),
     ) -> Transfer<Incoming> {
         let (parts, body) = request.into_parts();
         let expects = parts.headers.get(header::EXPECT);
