@@ -1,6 +1,6 @@
 //! Contract section 4, Forwarding.
 
-use super::support::http::{request, send};
+use super::support::http::{request, send, send_until_closed};
 use super::support::{TestGateway, TestUpstream};
 
 #[test]
@@ -68,8 +68,9 @@ fn a_broken_answer_is_a_502_or_a_broken_body_and_never_another_ones() {
         let answer = gateway.send("GET", target, &root.headers());
         assert_eq!((answer.status, answer.info().as_str()), (502, "Bad gateway"), "{target}");
     }
-    let cut = gateway.send("GET", "/cdr/cut", &root.headers());
-    assert!(cut.body.len() < 1000 && cut.header("content-length") == Some("1000"));
+    let cut = send_until_closed(gateway.http, &request("GET", "/cdr/cut", &root.headers(), ""));
+    let complete = String::from_utf8_lossy(&cut).contains("Content-Length: 9") || cut.len() >= 1000;
+    assert!(!complete, "a body that broke off looks complete: {:?}", String::from_utf8_lossy(&cut));
     assert_eq!(gateway.send("GET", "/cdr/extra", &root.headers()).body, b"ok");
     for _ in 0..3 {
         assert_eq!(gateway.send("GET", "/cdr/x", &root.headers()).body, b"ok");

@@ -45,6 +45,17 @@ pub(crate) fn send(addr: SocketAddr, request: &[u8]) -> Answer {
     }
 }
 
+/// As [`send`], but whatever came until the peer closed, answer or not.
+pub(crate) fn send_until_closed(addr: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(request).unwrap();
+    let mut bytes = Vec::new();
+    // A reset is an end as well.
+    let _ = stream.read_to_end(&mut bytes);
+    bytes
+}
+
 fn split(bytes: &[u8]) -> Option<(Answer, Vec<u8>)> {
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
