@@ -90,7 +90,7 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
     let tokens = Arc::new(Tokens::new(&token));
     let names = access.names.clone();
     let context = UpstreamContext {
-        names: Arc::new(names.clone()),
+        names: names.clone(),
         body_timeout: limits.body_timeout,
         clock: clock.clone(),
         drain: drain.clone(),
@@ -108,7 +108,7 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
         cors: cors.as_ref().map(Cors::new).transpose()?,
         limits: limits.clone(),
         trusted: listen.trusted_proxies,
-        upstreams: Arc::new(UpstreamSet::new(upstreams, context)?),
+        upstreams: UpstreamSet::start(upstreams, context, &tokio::runtime::Handle::current())?,
         access_log: log.access,
     };
     let shared = Arc::new(Shared {

@@ -218,19 +218,12 @@ pub(super) fn upstreams(
     table: Option<Table>,
     files: &mut Files,
     faults: &mut Faults,
-    later: &mut Unsupported,
 ) -> Vec<UpstreamSettings> {
     let named = table.map(|table| table.named(faults)).unwrap_or_default();
-    named.into_iter().map(|(name, table)| upstream(&name, table, files, faults, later)).collect()
+    named.into_iter().map(|(name, table)| upstream(&name, table, files, faults)).collect()
 }
 
-fn upstream(
-    name: &str,
-    mut table: Table,
-    files: &mut Files,
-    faults: &mut Faults,
-    later: &mut Unsupported,
-) -> UpstreamSettings {
+fn upstream(name: &str, mut table: Table, files: &mut Files, faults: &mut Faults) -> UpstreamSettings {
     let place = table.peek("servers").map(|node| node.origin.clone()).unwrap_or_else(|| table.origin.clone());
     let texts = table.texts("servers", faults).unwrap_or_default();
     if texts.is_empty() {
@@ -242,9 +235,6 @@ fn upstream(
     for (text, origin) in texts {
         match server_url(&text) {
             Some(url) => {
-                if url.scheme == Scheme::H2c {
-                    later.add(origin.fault(&table.key("servers"), "h2c is not supported yet"));
-                }
                 servers.push(url);
             }
             None => faults.push(origin.fault(&table.key("servers"), format!("\"{text}\" is no server; write it as \"http://host:port\", https:// or h2c://, without a path"))),
@@ -260,7 +250,6 @@ fn upstream(
     let response_timeout = table.duration("response_timeout", Duration::from_secs(60), faults);
     let retries = table.number("retries", 1, faults);
     let max_connections = table.number("max_connections", 1024, faults);
-    later.note_key(&table, "health");
     let health = table.table("health", faults).map(|mut health| {
         let path = health.text("path", faults).unwrap_or_else(|| "/".to_owned());
         let interval = health.duration("interval", Duration::from_secs(5), faults);

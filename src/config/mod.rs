@@ -160,8 +160,7 @@ impl Loading<'_> {
         let token = root.required(token, root.asked("token"), "token", faults);
         let login = build::login(root.table("login", faults), faults, &mut self.later);
         let sessions = build::sessions(root.table("sessions", faults), faults, &mut self.later);
-        let upstreams =
-            build::upstreams(root.table("upstreams", faults), &mut self.files, faults, &mut self.later);
+        let upstreams = build::upstreams(root.table("upstreams", faults), &mut self.files, faults);
         let (roles, role_names) = policy::roles(root.table("roles", faults), faults);
         let users = self.users(&mut root, &role_names, faults);
         let case_sensitive = self.paths(&mut root, faults);

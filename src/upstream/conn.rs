@@ -1,83 +1,138 @@
-//! One connection to a server: bytes in and out, with a buffer for each way that is used again.
+//! One connection to a server with its buffers. Knows bytes, no HTTP.
 
-use bytes::BytesMut;
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use bytes::{Buf, Bytes, BytesMut};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 
-const READ_SIZE: usize = 16 * 1024;
+use super::stream::Stream;
 
-/// TCP, or TLS over it.
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+/// What is read at once at first, and the most once a long body flows.
+const READ_MIN: usize = 8 * 1024;
+const READ_MAX: usize = 64 * 1024;
+/// Pieces up to this size are copied behind what is to be written anyway; larger ones are written from where they are.
+const COPY_MAX: usize = 8 * 1024;
+
+/// What is on its way out: a buffer, and behind it at most one piece that is not copied.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub(super) buf: Vec<u8>,
+    written: usize,
+    piece: Bytes,
+    tail: &'static [u8],
 }
 
-/// A place among an upstream's `max_connections`; given back when dropped.
-pub(super) struct Place(pub(super) Arc<AtomicUsize>);
+impl Staged {
+    pub(super) fn is_empty(&self) -> bool {
+        self.written == self.buf.len() && self.piece.is_empty() && self.tail.is_empty()
+    }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// Whether more may be put behind what is staged.
+    pub(super) fn has_room(&self) -> bool {
+        self.piece.is_empty() && self.tail.is_empty() && self.buf.len() < COPY_MAX * 2
+    }
+
+    /// Stages data and what ends it.
+    pub(super) fn put(&mut self, data: Bytes, tail: &'static [u8]) {
+        if data.len() <= COPY_MAX {
+            self.buf.extend_from_slice(&data);
+            self.buf.extend_from_slice(tail);
+        } else {
+            (self.piece, self.tail) = (data, tail);
+        }
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        let of_buf = n.min(self.buf.len() - self.written);
+        self.written += of_buf;
+        n -= of_buf;
+        let of_piece = n.min(self.piece.len());
+        self.piece.advance(of_piece);
+        n -= of_piece;
+        self.tail = self.tail.get(n..).unwrap_or_default();
+        if self.written == self.buf.len() {
+            self.buf.clear();
+            self.written = 0;
+        }
     }
 }
 
-/// See the module.
-pub(super) struct Conn {
-    pub(super) stream: Stream,
+pub(super) struct Connection {
+    stream: Stream,
+    /// What was read and not yet taken.
     pub(super) read: BytesMut,
-    pub(super) write: Vec<u8>,
-    /// How much of `write` is sent.
-    sent: usize,
-    _place: Place,
+    pub(super) staged: Staged,
+    /// Bytes of the current request that the system took.
+    accepted: u64,
+    next_read: usize,
+    /// Counts against `max_connections` while it lives.
+    slot: OwnedSemaphorePermit,
 }
 
-impl Conn {
-    pub(super) fn new(stream: Stream, place: Place) -> Self {
-        Self { stream, read: BytesMut::new(), write: Vec::new(), sent: 0, _place: place }
+impl Connection {
+    pub(super) fn new(stream: Stream, slot: OwnedSemaphorePermit) -> Self {
+        let read = BytesMut::with_capacity(READ_MIN);
+        Self { stream, read, staged: Staged::default(), accepted: 0, next_read: READ_MIN, slot }
     }
 
-    /// Whether the server has neither closed nor said anything while nobody asked it.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.read.is_empty() && self.poll_fill(&mut cx).is_pending()
+    /// Ready for one more request, if nothing came since the last.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.read.is_empty() && self.staged.is_empty() && self.stream.is_quiet()
     }
 
-    /// Sends what is buffered; ready once all is.
+    /// Gives back what a long body made large; called before it waits for the next request.
+    pub(super) fn rest(&mut self) {
+        self.accepted = 0;
+        self.next_read = READ_MIN;
+        self.staged.buf.clear();
+        self.staged.buf.shrink_to(COPY_MAX);
+        if self.read.capacity() > 2 * READ_MIN {
+            self.read = BytesMut::new();
+        }
+    }
+
+    /// Whether the system took any byte of the current request.
+    pub(super) fn has_accepted(&self) -> bool {
+        self.accepted > 0
+    }
+
+    /// Writes all that is staged.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.write.len() {
-            let rest = self.write.get(self.sent..).unwrap_or_default();
-            let n = match &mut self.stream {
-                Stream::Tcp(stream) => ready!(Pin::new(stream).poll_write(cx, rest))?,
-                Stream::Tls(stream) => ready!(Pin::new(stream).poll_write(cx, rest))?,
+        while !self.staged.is_empty() {
+            let staged = &self.staged;
+            let head = staged.buf.get(staged.written..).unwrap_or_default();
+            let written = if staged.piece.is_empty() && staged.tail.is_empty() {
+                ready!(Pin::new(&mut self.stream).poll_write(cx, head))?
+            } else {
+                let all = [IoSlice::new(head), IoSlice::new(&staged.piece), IoSlice::new(staged.tail)];
+                ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &all))?
             };
-            if n == 0 {
+            if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.sent += n;
+            self.accepted += written as u64;
+            self.staged.advance(written);
         }
-        self.write.clear();
-        self.sent = 0;
-        match &mut self.stream {
-            Stream::Tcp(_) => Poll::Ready(Ok(())),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Reads what there is; 0 at the end.
+    /// Reads what there is behind what was read before; 0 at the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut space = [0; READ_SIZE];
-        let mut buf = ReadBuf::new(&mut space);
-        match &mut self.stream {
-            Stream::Tcp(stream) => ready!(Pin::new(stream).poll_read(cx, &mut buf))?,
-            Stream::Tls(stream) => ready!(Pin::new(stream).poll_read(cx, &mut buf))?,
+        if self.read.capacity() - self.read.len() < self.next_read / 2 {
+            self.read.reserve(self.next_read);
         }
-        self.read.extend_from_slice(buf.filled());
-        Poll::Ready(Ok(buf.filled().len()))
+        let room = self.read.capacity() - self.read.len();
+        let n = ready!(pin!(self.stream.read_buf(&mut self.read)).poll(cx))?;
+        if n == room {
+            self.next_read = (self.next_read * 2).min(READ_MAX);
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    /// For an upgrade: the stream, what was read behind the head, and the slot.
+    pub(super) fn into_parts(self) -> (Stream, BytesMut, OwnedSemaphorePermit) {
+        (self.stream, self.read, self.slot)
     }
 }

@@ -1,309 +1,513 @@
-//! The only header policy: what of a request reaches the upstream and what of an answer reaches the client (contract
-//! section 4, Forwarding). Pure.
+//! The only header policy (contract section 4, Forwarding): what of a request's header goes on to the upstream,
+//! what is added, and what of an answer's header goes back. Pure; knows no connection.
 
-use http::header::{CONNECTION, COOKIE, TE, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use std::net::IpAddr;
+use std::borrow::Cow;
 
+use crate::access::Scope;
 use crate::access::credentials::CredentialNames;
-use crate::access::{Permit, Principal, Scope};
+use crate::access::permit::Judged;
+use crate::identity::{RoleName, UserName};
+use crate::peer::{ListenerKind, Peer};
 use crate::telemetry::ids::Ids;
 
-/// What is kept of a user's name in a header: visible ASCII without the escape itself.
-const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'"').add(b',').add(b';');
-
-/// RFC 9110 section 7.6.1, and what old clients send.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "proxy-authorization",
-    "proxy-authenticate",
-    "http2-settings",
-];
-const FRAMING: [&str; 3] = ["content-length", "transfer-encoding", "host"];
-const OVERRIDES: [&str; 7] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-url",
-    "x-original-uri",
-    "x-original-method",
-    "x-rewrite-url",
-];
-const FORWARDED: [&str; 2] = ["forwarded", "x-real-ip"];
-const MADE_HERE: [&str; 2] = ["x-request-id", "traceparent"];
-
-/// What a header is to the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Plain,
-    /// Goes no further, or is made anew.
-    Dropped,
-    /// Believed from trusted peers alone.
-    Forwarded,
-    Credential,
+/// Where the fields of a request go: the bytes of an HTTP/1.1 head, or a map for HTTP/2.
+pub(super) trait Sink {
+    fn put(&mut self, name: &HeaderName, value: &[u8]);
 }
 
-/// What the policy needs to know beside the request.
-pub(super) struct Facts<'a> {
-    pub(super) names: &'a CredentialNames,
-    pub(super) trusted: bool,
-    pub(super) peer: IpAddr,
-    pub(super) tls: bool,
-    pub(super) forward_credentials: bool,
-    /// Whether the client asked for an upgrade.
-    pub(super) upgrade: bool,
+impl Sink for HeaderMap {
+    fn put(&mut self, name: &HeaderName, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.append(name, value);
+        }
+    }
+}
+
+/// Which credentials go on.
+pub(super) enum CredentialsOut<'a> {
+    /// A public route: as they came, unjudged.
+    AsCame,
+    Judged(&'a Judged),
+    None,
+}
+
+/// Everything that the header of a forwarded request is made from.
+pub(super) struct Onward<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) host: &'a [u8],
+    pub(super) caller: Option<(&'a UserName, &'a RoleName)>,
+    pub(super) scope: Option<Scope>,
+    pub(super) credentials: CredentialsOut<'a>,
+    pub(super) peer: &'a Peer,
     pub(super) ids: &'a Ids,
 }
 
-/// Writes the header lines of a request to the upstream, all but those of the body's framing.
-pub(super) fn write_request(
-    out: &mut Vec<u8>,
-    headers: &HeaderMap,
-    host: &[u8],
-    permit: &Permit,
-    facts: &Facts<'_>,
-) {
-    line(out, "host", host);
-    let connection = connection_names(headers);
-    let public = permit.principal().is_none();
-    for (name, value) in headers {
-        let passes = match class(name.as_str(), facts.names) {
-            Class::Plain => !connection.iter().any(|named| named == name) && *name != COOKIE,
-            Class::Dropped => false,
-            Class::Forwarded => facts.trusted && name != "x-forwarded-for",
-            Class::Credential => public && facts.forward_credentials && is_exact(name, facts.names),
-        };
-        if passes {
-            line(out, name.as_str(), value.as_bytes());
-        }
-    }
-    write_cookies(out, headers);
-    write_identity(out, permit, facts);
-    write_forwarded(out, headers, host, facts);
-    line(out, "x-request-id", facts.ids.request().as_bytes());
-    line(out, "traceparent", facts.ids.traceparent().as_bytes());
-    if headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
-        line(out, "te", b"trailers");
-    }
-    if let Some(protocol) = headers.get(UPGRADE).filter(|_| facts.upgrade) {
-        line(out, "connection", b"Upgrade");
-        line(out, "upgrade", protocol.as_bytes());
-    }
+/// What the policy must know of the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Policy {
+    token: HeaderName,
+    key: HeaderName,
+    credentials: Vec<HeaderName>,
+    folded: Vec<String>,
 }
 
-/// Whether the client asks for another protocol on this connection (RFC 9110 section 7.8).
-pub(super) fn asks_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) && connection_names(headers).contains(&UPGRADE)
+/// What a field of a request is to the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Plain,
+    Cookie,
+    Credential,
+    /// Believed from trusted peers only.
+    Forwarded,
+    /// Hop-by-hop, framing, identity, overrides, and what the gateway makes itself.
+    Dropped,
 }
 
-/// Takes off an answer what is between the upstream and the gateway.
-pub(super) fn clean_answer(headers: &mut HeaderMap) {
-    for named in connection_names(headers) {
-        headers.remove(named);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    headers.remove("transfer-encoding");
-    let own: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-postern-")).cloned().collect();
-    for name in own {
-        headers.remove(name);
-    }
-}
+static X_WEBITEL_USER: HeaderName = HeaderName::from_static("x-webitel-user");
+static X_WEBITEL_DOMAIN: HeaderName = HeaderName::from_static("x-webitel-domain");
+static X_WEBITEL_ROLE: HeaderName = HeaderName::from_static("x-webitel-role");
+static X_POSTERN_SCOPE: HeaderName = HeaderName::from_static("x-postern-scope");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Whether a trailer of a request may go on: none may pose as a header that is judged.
-pub(super) fn trailer_passes(name: &HeaderName, names: &CredentialNames) -> bool {
-    class(name.as_str(), names) == Class::Plain
-}
+/// What of a name stands in a header as it is: visible ASCII less `%`, which begins an encoded byte.
+const NAME: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'"').add(b',').add(b';');
 
-fn class(name: &str, names: &CredentialNames) -> Class {
-    // Most names are plain to the letter and differ from all of these in their first letter.
-    if name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        return class_of(name, names, name);
+impl Policy {
+    pub(super) fn new(names: &CredentialNames) -> Self {
+        let standard = ["x-access-token", "x-key"].map(HeaderName::from_static);
+        let first = |names: &[HeaderName], or: &HeaderName| names.first().unwrap_or(or).clone();
+        let token = first(&names.token_headers, &standard[0]);
+        let key = first(&names.key_headers, &standard[1]);
+        let mut credentials: Vec<_> = standard.into();
+        credentials.extend(names.token_headers.iter().chain(&names.key_headers).cloned());
+        credentials.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        credentials.dedup();
+        let folded = credentials.iter().map(|name| fold(name.as_str()).into_owned()).collect();
+        Self { token, key, credentials, folded }
     }
-    let folded: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
-    match class_of(&folded, names, name) {
-        Class::Plain => Class::Plain,
-        // A look-alike is never what it looks like.
-        Class::Dropped | Class::Forwarded | Class::Credential if folded != name => {
-            match names_exactly(name, names) {
-                true => Class::Credential,
-                false => Class::Dropped,
+
+    /// Writes the fields of a forwarded request, less those that tell its framing.
+    pub(super) fn outgoing(&self, onward: &Onward<'_>, out: &mut impl Sink) {
+        out.put(&header::HOST, onward.host);
+        self.pass(onward, out);
+        self.add_credentials(onward, out);
+        add_identity(onward, out);
+        add_forwarded(onward, out);
+        out.put(&X_REQUEST_ID, onward.ids.request().as_bytes());
+        out.put(&TRACEPARENT, onward.ids.traceparent().as_bytes());
+    }
+
+    fn pass(&self, onward: &Onward<'_>, out: &mut impl Sink) {
+        let named = Nominated::of(onward.headers);
+        let mut cookies = false;
+        for (name, value) in onward.headers {
+            let passes = match self.class(name) {
+                Class::Plain => !named.names(name),
+                Class::Cookie => {
+                    cookies |= !named.names(name);
+                    false
+                }
+                Class::Credential => matches!(onward.credentials, CredentialsOut::AsCame),
+                // The three that the gateway adds itself are written by `add_forwarded`.
+                Class::Forwarded => {
+                    onward.peer.trusted
+                        && name != X_FORWARDED_FOR
+                        && name != X_FORWARDED_PROTO
+                        && name != X_FORWARDED_HOST
+                }
+                Class::Dropped => false,
+            };
+            if passes {
+                out.put(name, value.as_bytes());
             }
         }
-        class => class,
-    }
-}
-
-fn class_of(folded: &str, names: &CredentialNames, name: &str) -> Class {
-    let like = |known: &HeaderName| known.as_str() == name || fold_equals(known.as_str(), folded);
-    if names.token_headers.iter().chain(&names.key_headers).any(like) {
-        return Class::Credential;
-    }
-    let dropped = HOP_BY_HOP.contains(&folded)
-        || FRAMING.contains(&folded)
-        || OVERRIDES.contains(&folded)
-        || MADE_HERE.contains(&folded)
-        || folded.starts_with("x-postern-")
-        || folded.starts_with("x-webitel-");
-    if dropped {
-        return Class::Dropped;
-    }
-    if FORWARDED.contains(&folded) || folded.starts_with("x-forwarded-") {
-        return Class::Forwarded;
-    }
-    Class::Plain
-}
-
-fn fold_equals(known: &str, folded: &str) -> bool {
-    let fold = |b: u8| if b.is_ascii_alphanumeric() { b } else { b'-' };
-    known.len() == folded.len() && known.bytes().map(fold).eq(folded.bytes())
-}
-
-fn names_exactly(name: &str, names: &CredentialNames) -> bool {
-    names.token_headers.iter().chain(&names.key_headers).any(|known| known.as_str() == name)
-}
-
-fn is_exact(name: &HeaderName, names: &CredentialNames) -> bool {
-    names_exactly(name.as_str(), names)
-}
-
-/// The headers that `Connection` names.
-fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
-}
-
-/// HTTP/2 clients split cookies, which HTTP/1.1 wants in one line (RFC 9113 section 8.2.3).
-fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
-    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if !cookies.is_empty() {
-        line(out, "cookie", &cookies.join(&b"; "[..]));
-    }
-}
-
-fn write_identity(out: &mut Vec<u8>, permit: &Permit, facts: &Facts<'_>) {
-    let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
-    if let Some(principal) = permit.principal() {
-        line(out, "x-webitel-user", escape(principal.user().as_str()).as_bytes());
-        if let Some(domain) = principal.user().domain() {
-            line(out, "x-webitel-domain", escape(domain).as_bytes());
+        if cookies {
+            put_joined(out, &header::COOKIE, onward.headers, b"; ");
         }
-        line(out, "x-webitel-role", escape(Principal::role(principal).as_str()).as_bytes());
+        if named.trailers {
+            out.put(&header::TE, b"trailers");
+        }
     }
-    match permit.scope() {
-        Some(Scope::All) => line(out, "x-postern-scope", b"all"),
-        Some(Scope::Own) => line(out, "x-postern-scope", b"own"),
+
+    fn add_credentials(&self, onward: &Onward<'_>, out: &mut impl Sink) {
+        if let CredentialsOut::Judged(judged) = &onward.credentials {
+            out.put(&self.token, judged.token.as_bytes());
+            if let Some(key) = &judged.key {
+                out.put(&self.key, key.as_bytes());
+            }
+        }
+    }
+
+    fn class(&self, name: &HeaderName) -> Class {
+        let text = name.as_str();
+        if self.credentials.contains(name) {
+            return Class::Credential;
+        }
+        let folded = fold(text);
+        match folded {
+            Cow::Borrowed(text) => match class_of(text) {
+                Class::Plain if self.folded.iter().any(|f| f == text) => Class::Dropped,
+                class => class,
+            },
+            // A look-alike of what has a meaning here is never the thing itself.
+            Cow::Owned(folded) => match class_of(&folded) {
+                Class::Plain if !self.folded.contains(&folded) => Class::Plain,
+                Class::Cookie => Class::Plain,
+                Class::Plain | Class::Credential | Class::Forwarded | Class::Dropped => Class::Dropped,
+            },
+        }
+    }
+
+    /// Whether a trailer field of a request may go on: none that would have been judged, made or dropped in the
+    /// header (RFC 9110 section 6.5.1).
+    pub(super) fn trailer_passes(&self, name: &HeaderName) -> bool {
+        self.class(name) == Class::Plain && !is_head_only(name)
+    }
+}
+
+/// Fields that mean something only before the body.
+fn is_head_only(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "authorization"
+            | "set-cookie"
+            | "content-type"
+            | "content-encoding"
+            | "content-range"
+            | "cache-control"
+            | "max-forwards"
+            | "range"
+    )
+}
+
+/// Every character outside letters and digits read as `-`; borrowed when nothing changes. Names are lower case.
+fn fold(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect())
+}
+
+/// The class of a folded name.
+fn class_of(name: &str) -> Class {
+    match name {
+        "cookie" => Class::Cookie,
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authorization"
+        | "proxy-authenticate"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
+        | "http2-settings" => Class::Dropped,
+        "host" | "content-length" | "x-request-id" | "traceparent" => Class::Dropped,
+        "x-http-method-override"
+        | "x-http-method"
+        | "x-method-override"
+        | "x-original-url"
+        | "x-original-uri"
+        | "x-original-method"
+        | "x-rewrite-url" => Class::Dropped,
+        "forwarded"
+        | "x-forwarded"
+        | "x-real-ip"
+        | "x-client-ip"
+        | "x-cluster-client-ip"
+        | "true-client-ip"
+        | "cf-connecting-ip"
+        | "x-original-forwarded-for"
+        | "x-original-host" => Class::Forwarded,
+        _ if name.starts_with("x-webitel-") || name.starts_with("x-postern-") => Class::Dropped,
+        _ if name.starts_with("x-forwarded-") => Class::Forwarded,
+        _ => Class::Plain,
+    }
+}
+
+/// The fields that `Connection` names, and whether `TE` asks for trailers.
+struct Nominated<'a> {
+    lines: Option<&'a HeaderMap>,
+    trailers: bool,
+}
+
+impl<'a> Nominated<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let named = headers.contains_key(header::CONNECTION);
+        Self { lines: named.then_some(headers), trailers: asks_for_trailers(headers) }
+    }
+
+    fn names(&self, name: &HeaderName) -> bool {
+        let Some(headers) = self.lines else { return false };
+        tokens(headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case(name.as_str()))
+    }
+}
+
+/// `TE: trailers`: the only thing of `TE` that goes on.
+pub(super) fn asks_for_trailers(headers: &HeaderMap) -> bool {
+    tokens(headers, &header::TE).any(|t| t.eq_ignore_ascii_case("trailers"))
+}
+
+/// The comma-separated tokens of all lines of a field. A line that is no visible ASCII has none.
+pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(|token| token.trim_matches([' ', '\t']))
+}
+
+/// What the client asks to upgrade to (RFC 9110 section 7.8): `Connection: upgrade` and exactly one `Upgrade`.
+pub(super) fn upgrade_asked<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+    let mut lines = headers.get_all(header::UPGRADE).iter();
+    let (Some(asked), None) = (lines.next(), lines.next()) else { return None };
+    let named = tokens(headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
+    (named && method != Method::CONNECT && !asked.is_empty()).then_some(asked)
+}
+
+fn put_joined(out: &mut impl Sink, name: &HeaderName, headers: &HeaderMap, between: &[u8]) {
+    let mut lines = headers.get_all(name).iter();
+    let (first, second) = (lines.next(), lines.next());
+    match (first, second) {
+        (Some(only), None) => out.put(name, only.as_bytes()),
+        _ => {
+            let all: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+            out.put(name, &all.join(between));
+        }
+    }
+}
+
+fn add_identity(onward: &Onward<'_>, out: &mut impl Sink) {
+    if let Some((user, role)) = onward.caller {
+        put_encoded(out, &X_WEBITEL_USER, user.as_str());
+        if let Some(domain) = user.domain() {
+            put_encoded(out, &X_WEBITEL_DOMAIN, domain);
+        }
+        put_encoded(out, &X_WEBITEL_ROLE, role.as_str());
+    }
+    match onward.scope {
+        Some(Scope::All) => out.put(&X_POSTERN_SCOPE, b"all"),
+        Some(Scope::Own) => out.put(&X_POSTERN_SCOPE, b"own"),
         None => {}
     }
-    if let Some(judged) = permit.credentials().filter(|_| facts.forward_credentials) {
-        let name = |names: &[HeaderName]| names.first().cloned();
-        if let Some(name) = name(&facts.names.token_headers) {
-            line(out, name.as_str(), judged.token.as_bytes());
-        }
-        if let (Some(name), Some(key)) = (name(&facts.names.key_headers), &judged.key) {
-            line(out, name.as_str(), key.as_bytes());
-        }
-    }
 }
 
-fn write_forwarded(out: &mut Vec<u8>, headers: &HeaderMap, host: &[u8], facts: &Facts<'_>) {
-    out.extend_from_slice(b"x-forwarded-for: ");
-    if facts.trusted {
-        for value in headers.get_all("x-forwarded-for") {
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b", ");
-        }
-    }
-    out.extend_from_slice(facts.peer.to_string().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    let kept = |name: &str| facts.trusted && headers.contains_key(name);
-    if !kept("x-forwarded-proto") {
-        line(out, "x-forwarded-proto", if facts.tls { b"https" } else { b"http" });
-    }
-    if !kept("x-forwarded-host") {
-        line(out, "x-forwarded-host", host);
-    }
+fn put_encoded(out: &mut impl Sink, name: &HeaderName, text: &str) {
+    let encoded: Cow<'_, str> = utf8_percent_encode(text, NAME).into();
+    out.put(name, encoded.as_bytes());
 }
 
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+fn add_forwarded(onward: &Onward<'_>, out: &mut impl Sink) {
+    let peer = onward.peer;
+    let told = |name: &HeaderName| onward.headers.get(name).filter(|_| peer.trusted);
+    let mut chain = Vec::with_capacity(48);
+    if peer.trusted {
+        for line in onward.headers.get_all(&X_FORWARDED_FOR) {
+            chain.extend_from_slice(line.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+    }
+    let _ = std::io::Write::write_fmt(&mut chain, format_args!("{}", peer.addr.ip().to_canonical()));
+    out.put(&X_FORWARDED_FOR, &chain);
+    let own: &[u8] = match peer.listener {
+        ListenerKind::Https => b"https",
+        ListenerKind::Http => b"http",
+    };
+    out.put(&X_FORWARDED_PROTO, told(&X_FORWARDED_PROTO).map_or(own, HeaderValue::as_bytes));
+    out.put(&X_FORWARDED_HOST, told(&X_FORWARDED_HOST).map_or(onward.host, HeaderValue::as_bytes));
+}
+
+/// Whether a field of an answer goes back to the client, as far as its name tells. Lower case.
+pub(super) fn answer_passes(name: &str) -> bool {
+    !matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    ) && !name.starts_with("x-postern-")
+}
+
+/// Whether a trailer field of an answer goes back: none that would change the message's framing or meaning.
+pub(super) fn answer_trailer_passes(name: &HeaderName) -> bool {
+    answer_passes(name.as_str())
+        && !is_head_only(name)
+        && !matches!(name.as_str(), "content-length" | "host" | "location")
+}
+
+/// Takes out of an answer what its `Connection` names. Framing is never named away.
+pub(super) fn drop_named(headers: &mut HeaderMap, connection: &str) {
+    for token in connection.split(',').map(|t| t.trim_matches([' ', '\t'])) {
+        let plain = ["close", "keep-alive", "upgrade", "content-length", "set-cookie", "date"];
+        if !plain.iter().any(|p| token.eq_ignore_ascii_case(p)) {
+            headers.remove(token);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    fn classed(name: &str) -> Class {
-        class(name, &CredentialNames::default())
-    }
+    struct Lines(Vec<String>);
 
-    #[test]
-    fn headers_and_their_look_alikes_are_told_apart() {
-        for name in [
-            "accept",
-            "x-custom",
-            "content-type",
-            "x-key-id",
-            "etag",
-            "x_custom",
-            "authorization",
-            "x-forward",
-        ] {
-            assert_eq!(classed(name), Class::Plain, "{name}");
-        }
-        for name in [
-            "connection",
-            "te",
-            "x-postern-scope",
-            "x_postern.scope",
-            "x-webitel-user",
-            "x_webitel_user",
-            "x-http-method-override",
-            "x~method!override",
-            "x_original_url",
-            "content_length",
-            "transfer.encoding",
-            "host",
-            "x_key",
-            "x.access.token",
-            "x_access-token",
-            "x_forwarded_for",
-            "x-request-id",
-        ] {
-            assert_eq!(classed(name), Class::Dropped, "{name}");
-        }
-        assert_eq!(classed("x-key"), Class::Credential);
-        assert_eq!(classed("x-access-token"), Class::Credential);
-        for name in ["x-forwarded-for", "forwarded", "x-real-ip"] {
-            assert_eq!(classed(name), Class::Forwarded, "{name}");
+    impl Sink for Lines {
+        fn put(&mut self, name: &HeaderName, value: &[u8]) {
+            self.0.push(format!("{name}: {}", String::from_utf8_lossy(value)));
         }
     }
 
-    #[test]
-    fn an_answer_loses_what_its_connection_names() {
+    fn policy() -> Policy {
+        Policy::new(&CredentialNames {
+            token_headers: vec![HeaderName::from_static("x-access-token")],
+            key_headers: vec![HeaderName::from_static("x-key")],
+            token_query: vec![],
+            key_query: vec![],
+        })
+    }
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(n, v): &(&str, &str)| {
+            (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap())
+        };
         let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "X-Private, keep-alive"),
-            ("x-private", "1"),
-            ("keep-alive", "1"),
-            ("x-postern-scope", "own"),
-            ("x-kept", "1"),
-        ] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        for (name, value) in fields.iter().map(pair) {
+            headers.append(name, value);
         }
-        clean_answer(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+        headers
+    }
+
+    fn sent_by(fields: &[(&str, &str)], trusted: bool, credentials: CredentialsOut<'_>) -> Vec<String> {
+        let headers = map(fields);
+        let peer = Peer { addr: "192.0.2.1:9".parse().unwrap(), listener: ListenerKind::Https, trusted };
+        let (user, role) = (UserName::new("100@дом.com"), RoleName::new("admin"));
+        let onward = Onward {
+            headers: &headers,
+            host: b"api.example.com",
+            caller: Some((&user, &role)),
+            scope: Some(Scope::Own),
+            credentials,
+            peer: &peer,
+            ids: &Ids::of(&headers, trusted),
+        };
+        let mut lines = Lines(Vec::new());
+        policy().outgoing(&onward, &mut lines);
+        lines.0
+    }
+
+    fn sent(fields: &[(&str, &str)]) -> Vec<String> {
+        sent_by(fields, false, CredentialsOut::None)
+    }
+
+    #[test]
+    fn what_would_mislead_the_upstream_is_dropped() {
+        let bad = [
+            "x_webitel_user",
+            "X.Webitel.Role",
+            "x-webitel-anything",
+            "x-postern-scope",
+            "X~Postern_Scope",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "forwarded",
+            "x-real-ip",
+            "x-original-url",
+            "X_Rewrite_Url",
+            "x-http-method-override",
+            "x.http.method",
+            "x_key",
+            "X.Access.Token",
+            "x-key",
+            "content_length",
+            "transfer_encoding",
+            "te",
+            "keep-alive",
+            "proxy-connection",
+            "http2-settings",
+            "trailer",
+            "upgrade",
+        ];
+        for name in bad {
+            let lines = sent(&[(name, "EVIL")]);
+            assert!(!lines.iter().any(|l| l.contains("EVIL")), "{name}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn connection_names_away_plain_fields_only() {
+        let named = "close, x-private, x-webitel-user, host, x-request-id, x-access-token";
+        let judged = Judged { token: HeaderValue::from_static("t"), key: None };
+        let fields = [("connection", named), ("x-private", "EVIL"), ("x-kept", "yes")];
+        let lines = sent_by(&fields, false, CredentialsOut::Judged(&judged));
+        assert!(!lines.iter().any(|l| l.contains("EVIL") || l.starts_with("connection")), "{lines:?}");
+        for line in ["x-kept: yes", "host: api.example.com", "x-access-token: t"] {
+            assert!(lines.iter().any(|l| l == line), "{line} in {lines:?}");
+        }
+        assert!(lines.iter().any(|l| l == "x-webitel-user: 100@%D0%B4%D0%BE%D0%BC.com"), "{lines:?}");
+    }
+
+    #[test]
+    fn forwarded_fields_of_trusted_peers_are_kept_and_appended_to() {
+        let fields = [("x-forwarded-for", "198.51.100.7"), ("x-forwarded-proto", "http"), ("x-real-ip", "r")];
+        let lines = sent_by(&fields, true, CredentialsOut::None);
+        for line in ["x-forwarded-for: 198.51.100.7, 192.0.2.1", "x-forwarded-proto: http", "x-real-ip: r"] {
+            assert!(lines.iter().any(|l| l == line), "{line} in {lines:?}");
+        }
+        assert!(sent(&fields).iter().any(|l| l == "x-forwarded-for: 192.0.2.1"));
+    }
+
+    #[test]
+    fn credentials_pass_as_they_came_only_where_they_were_not_judged() {
+        let fields = [("x-access-token", "T"), ("x-key", "K")];
+        let lines = sent_by(&fields, false, CredentialsOut::AsCame);
+        assert!(lines.iter().any(|l| l == "x-access-token: T") && lines.iter().any(|l| l == "x-key: K"));
+        let judged = Judged { token: HeaderValue::from_static("J"), key: None };
+        let lines = sent_by(&fields, false, CredentialsOut::Judged(&judged));
+        assert!(lines.iter().any(|l| l == "x-access-token: J"));
+        assert!(!lines.iter().any(|l| l.starts_with("x-key")));
+    }
+
+    #[test]
+    fn cookies_are_joined_and_te_keeps_trailers_only() {
+        let lines = sent(&[("cookie", "a=1"), ("cookie", "b=2"), ("te", "gzip, trailers")]);
+        assert!(lines.iter().any(|l| l == "cookie: a=1; b=2") && lines.iter().any(|l| l == "te: trailers"));
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_by_both_fields() {
+        let both = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(upgrade_asked(&Method::GET, &both).unwrap(), "websocket");
+        assert!(upgrade_asked(&Method::GET, &map(&[("upgrade", "websocket")])).is_none());
+        let two = map(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")]);
+        assert!(upgrade_asked(&Method::GET, &two).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn a_look_alike_of_a_dropped_name_is_dropped(
+            which in 0..6usize, seps in proptest::collection::vec("[-_.~!+*']", 8)
+        ) {
+            let names = ["x-webitel-user", "x-postern-scope", "content-length", "x-key",
+                "transfer-encoding", "x-original-url"];
+            let mut seps = seps.into_iter();
+            let spelt: String = names[which].chars()
+                .map(|c| if c == '-' { seps.next().unwrap() } else { c.to_string() }).collect();
+            let name = HeaderName::from_bytes(spelt.as_bytes()).unwrap();
+            prop_assert!(matches!(policy().class(&name), Class::Dropped | Class::Credential));
+            prop_assert!(!policy().trailer_passes(&name));
+        }
     }
 }

@@ -1,38 +1,56 @@
-//! A permitted request goes out and its answer comes back.
+//! A permitted request goes out and its answer comes back (contract section 4, Forwarding).
+//!
+//! What is shared by the threads is [`UpstreamSet`]: addresses, health, the count of connections. What a thread has
+//! for itself is [`Upstreams`]: connections and the requests on them, all polled inside the requests' own futures.
+//! Takes a [`Permit`] and nothing less; decides nothing about the caller.
 
+mod attempt;
+mod background;
+mod balance;
+mod body;
 mod chunked;
 mod conn;
-mod connect;
+mod h2c;
+mod head;
 mod headers;
-pub mod parse;
+mod http1;
+#[doc(hidden)]
+pub mod measured;
+mod parse;
 mod pool;
-mod transfer;
+mod server;
+mod stream;
+mod tls;
 mod upgrade;
+mod upload;
+mod watch;
 
-use http::{Request, Response, StatusCode, header};
-use http_body::Body;
+#[cfg(test)]
+mod tests;
+
+pub use body::{UpstreamBody, UpstreamBodyError};
+
+use http::{Request, Response};
 use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::AbortHandle;
 
+use crate::access::Permit;
 use crate::access::credentials::CredentialNames;
-use crate::access::routes::Target;
-use crate::access::{Permit, Principal};
-use crate::clock::{Clock, monotonic};
-use crate::deadline::Deadline;
+use crate::access::routes::Target as RouteTarget;
+use crate::clock::Clock;
 use crate::drain::Drain;
-use crate::peer::{ListenerKind, Peer};
-use crate::session::Session;
+use crate::peer::Peer;
 use crate::telemetry::exchange::Exchange;
 
-use connect::{Server, Upstream};
-use headers::Facts;
-use transfer::{Answer, Sending, Timed, Timeouts, Transfer};
-
-pub use transfer::UpstreamBodyError;
+use attempt::{Ask, LocalGroup};
+use head::Target;
+use headers::{CredentialsOut, Onward, Policy};
+use server::Group;
+use tls::TlsClient;
 
 /// One `[upstreams.NAME]`.
 #[derive(Clone, Debug)]
@@ -51,7 +69,7 @@ pub struct UpstreamSettings {
     pub forward_credentials: bool,
 }
 
-/// `http://host:port`, `https://...`; no path.
+/// `http://host:port`, `https://...`, `h2c://...`; no path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
     pub scheme: Scheme,
@@ -80,48 +98,159 @@ pub struct HealthSettings {
     pub interval: Duration,
 }
 
-/// The upstreams of one configuration, shared by all threads.
-pub struct UpstreamSet {
-    upstreams: Vec<Upstream>,
-    context: UpstreamContext,
-}
-
-/// What forwarding needs beside the upstreams.
+/// What the upstreams need of the rest of the program.
 #[derive(Clone)]
 pub struct UpstreamContext {
-    pub names: Arc<CredentialNames>,
+    pub clock: Clock,
+    /// Upgraded streams hold its guards.
+    pub drain: Drain,
+    pub names: CredentialNames,
     /// `limits.body_timeout`
     pub body_timeout: Duration,
-    pub clock: Clock,
-    pub drain: Drain,
 }
 
-/// What keeps an upstream from being used.
+/// Why a configuration's upstreams cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("upstream {name}: {what}")]
-pub struct UpstreamFault {
-    pub name: Arc<str>,
-    pub what: String,
+pub enum UpstreamFault {
+    #[error("upstream {upstream}: no root certificates found on this system; set ca_file")]
+    NoSystemRoots { upstream: Arc<str> },
+    #[error("upstream {upstream}: ca_file holds no certificate")]
+    NoCa { upstream: Arc<str> },
+    #[error("upstream {upstream}: a certificate of ca_file cannot be used")]
+    Tls {
+        upstream: Arc<str>,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("upstream {upstream}: {host} is no host name that a certificate could be for")]
+    HostName { upstream: Arc<str>, host: String },
+    #[error("upstream {upstream}: h2c servers cannot be mixed with http or https ones")]
+    Mixed { upstream: Arc<str> },
+}
+
+/// The upstreams of one configuration, as the whole process sees them. Its background tasks end with it.
+pub struct UpstreamSet {
+    groups: Vec<Arc<Group>>,
+    context: UpstreamContext,
+    tasks: Vec<AbortHandle>,
 }
 
 impl UpstreamSet {
-    pub fn new(settings: Vec<UpstreamSettings>, context: UpstreamContext) -> Result<Self, UpstreamFault> {
-        let upstreams = settings.into_iter().map(Upstream::new).collect::<Result<_, _>>()?;
-        Ok(Self { upstreams, context })
+    /// Starts to resolve names and to check health on `handle`; waits for neither. The order of `settings` is that of
+    /// `UpstreamId`.
+    pub fn start(
+        settings: Vec<UpstreamSettings>,
+        context: UpstreamContext,
+        handle: &tokio::runtime::Handle,
+    ) -> Result<Arc<Self>, UpstreamFault> {
+        let (mut groups, mut tasks) = (Vec::with_capacity(settings.len()), Vec::new());
+        for upstream in settings {
+            let tls = tls_of(&upstream)?;
+            groups.push(Arc::new(Group::new(upstream, tls)));
+        }
+        for group in &groups {
+            for index in background::literal_addresses(group) {
+                tasks.push(handle.spawn(background::resolve(group.clone(), index)).abort_handle());
+            }
+            if let Some(health) = group.settings.health.clone() {
+                tasks.push(handle.spawn(background::check_health(group.clone(), health)).abort_handle());
+            }
+        }
+        Ok(Arc::new(Self { groups, context, tasks }))
     }
 }
 
-/// The upstreams of one configuration, as one worker thread sees them.
-pub struct Upstreams {
-    set: Arc<UpstreamSet>,
-    /// Requests under way of this thread, by upstream and server.
-    busy: Vec<Vec<Rc<Cell<usize>>>>,
-    /// Where the next choice begins, so that equals take turns.
-    turn: Cell<usize>,
+impl Drop for UpstreamSet {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
 }
 
-/// An answer's body on its way from the upstream to the client.
-pub type UpstreamBody = Answer<Incoming>;
+fn tls_of(upstream: &UpstreamSettings) -> Result<Option<TlsClient>, UpstreamFault> {
+    let h2c = upstream.servers.iter().filter(|url| url.scheme == Scheme::H2c).count();
+    if h2c != 0 && h2c != upstream.servers.len() {
+        return Err(UpstreamFault::Mixed { upstream: upstream.name.clone() });
+    }
+    let mut https = upstream.servers.iter().filter(|url| url.scheme == Scheme::Https).peekable();
+    if https.peek().is_none() {
+        return Ok(None);
+    }
+    if let Some(bad) = https.find(|url| tls::server_name(&url.host).is_none()) {
+        return Err(UpstreamFault::HostName { upstream: upstream.name.clone(), host: bad.host.clone() });
+    }
+    TlsClient::new(&upstream.name, upstream.ca.as_deref()).map(Some)
+}
+
+/// The upstreams of one configuration, as one worker thread sees them. Idle connections belong to the thread, not to
+/// this: they go on being used by the next configuration where their server is unchanged.
+pub struct Upstreams {
+    groups: Vec<LocalGroup>,
+    context: UpstreamContext,
+    policy: Rc<Policy>,
+    /// Keeps the background tasks.
+    _set: Arc<UpstreamSet>,
+}
+
+impl Upstreams {
+    /// For the current thread.
+    #[must_use]
+    pub fn new(set: Arc<UpstreamSet>) -> Self {
+        let policy = Rc::new(Policy::new(&set.context.names));
+        let groups = set.groups.iter().map(|group| LocalGroup::new(group.clone())).collect();
+        Self { groups, context: set.context.clone(), policy, _set: set }
+    }
+
+    /// Sends a permitted request on and answers with the head of the answer and its body to come.
+    pub async fn forward(
+        &self,
+        permit: Permit,
+        request: Request<Incoming>,
+        peer: &Rc<Peer>,
+        exchange: &Rc<Exchange>,
+    ) -> Result<Response<UpstreamBody>, ForwardError> {
+        let group = match permit.route().target {
+            RouteTarget::Upstream(id) => self.groups.get(id.0),
+            RouteTarget::Whoami | RouteTarget::Nowhere => None,
+        };
+        let group = group.ok_or(ForwardError::Unreachable(None))?;
+        if request.method() == http::Method::CONNECT {
+            // A 2xx to it would be a tunnel (RFC 9110 section 9.3.6).
+            return Err(ForwardError::RequestBody);
+        }
+        let (mut parts, body) = request.into_parts();
+        let client = headers::upgrade_asked(&parts.method, &parts.headers)
+            .is_some()
+            .then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>())
+            .flatten();
+        let credentials = match (permit.credentials(), permit.principal()) {
+            _ if !group.shared.settings.forward_credentials => CredentialsOut::None,
+            (Some(judged), _) => CredentialsOut::Judged(judged),
+            (None, None) => CredentialsOut::AsCame,
+            (None, Some(_)) => CredentialsOut::None,
+        };
+        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+        let host = parts.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes);
+        let onward = Onward {
+            headers: &parts.headers,
+            host: host.or(authority.map(str::as_bytes)).unwrap_or_default(),
+            caller: permit.principal().map(|p| (p.user(), p.role())),
+            scope: permit.scope(),
+            credentials,
+            peer,
+            ids: &exchange.ids,
+        };
+        let target = Target { method: &parts.method, path: permit.path(), query: permit.query() };
+        let ask = Ask {
+            target,
+            onward,
+            policy: &self.policy,
+            principal: permit.principal(),
+            context: &self.context,
+            exchange: Some(exchange),
+        };
+        group.send(&ask, body, client).await
+    }
+}
 
 /// Why a permitted request got no answer (contract section 4, Forwarding).
 #[derive(Debug, thiserror::Error)]
@@ -144,189 +273,4 @@ pub enum ForwardError {
     /// No byte of the client's body in `body_timeout`: 408, the connection closes.
     #[error("the request's body came too slowly")]
     RequestBodyTimeout,
-}
-
-/// One more request under way at a server.
-struct Busy(Rc<Cell<usize>>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
-}
-
-impl Upstreams {
-    #[must_use]
-    pub fn new(set: Arc<UpstreamSet>) -> Self {
-        let busy =
-            set.upstreams.iter().map(|up| up.servers.iter().map(|_| Rc::default()).collect()).collect();
-        Self { set, busy, turn: Cell::new(0) }
-    }
-
-    /// Sends a permitted request on and answers with the head of the answer and its body to come.
-    pub async fn forward(
-        &self,
-        permit: Permit,
-        mut request: Request<Incoming>,
-        peer: &Rc<Peer>,
-        exchange: &Rc<Exchange>,
-    ) -> Result<Response<UpstreamBody>, ForwardError> {
-        let Target::Upstream(id) = permit.route().target else { return Err(ForwardError::Busy) };
-        let upstream = self.set.upstreams.get(id.0).ok_or(ForwardError::Busy)?;
-        let wants_upgrade =
-            request.version() == http::Version::HTTP_11 && headers::asks_upgrade(request.headers());
-        let upgraded = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
-        let (mut conn, server, busy) = self.connect(id.0, upstream).await?;
-        let _: Result<(), _> = exchange.upstream.set(Arc::clone(&server.label));
-
-        let facts = Facts {
-            names: &self.set.context.names,
-            trusted: peer.trusted,
-            peer: peer.addr.ip(),
-            tls: peer.listener == ListenerKind::Https,
-            forward_credentials: upstream.settings.forward_credentials,
-            upgrade: wants_upgrade,
-            ids: &exchange.ids,
-        };
-        let sending = write_head(&mut conn.write, &request, &permit, &facts);
-        let session = session_of(&permit);
-        let mut transfer = self.transfer(conn, request, sending, (upstream, exchange, wants_upgrade));
-        let started = monotonic();
-        let head = transfer.head().await?;
-        exchange.upstream_time.set(Some(started.elapsed()));
-        drop(busy);
-
-        let context = &self.set.context;
-        let (status, mut headers) = (head.status, head.headers.clone());
-        headers::clean_answer(&mut headers);
-        if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgraded)) = (status, upgraded) {
-            return Ok(upgrade::switch(upgraded, transfer, &head, (headers, session, context)));
-        }
-        let body = Answer::new(transfer, &head, server.id, session, context.clock.clone());
-        let mut answer = Response::new(body);
-        (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
-        Ok(answer)
-    }
-
-    fn transfer(
-        &self,
-        conn: conn::Conn,
-        request: Request<Incoming>,
-        sending: Sending,
-        (upstream, exchange, upgrade): (&Upstream, &Rc<Exchange>, bool),
-    ) -> Transfer<Incoming> {
-        let (parts, body) = request.into_parts();
-        let expects = parts.headers.get(header::EXPECT);
-        let waits = expects.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        Transfer {
-            conn,
-            body: Box::pin(body),
-            sending,
-            holds_back: waits && sending != Sending::Done,
-            upgrade,
-            method: parts.method,
-            names: Arc::clone(&self.set.context.names),
-            exchange: Rc::clone(exchange),
-            timeouts: Timeouts {
-                response: upstream.settings.response_timeout,
-                body: self.set.context.body_timeout,
-            },
-            deadline: Deadline::default(),
-            timed: Timed::Nothing,
-            informational: 0,
-            write_failed: false,
-        }
-    }
-
-    /// An idle connection, or a new one; another server while connecting fails, for then nothing was sent.
-    async fn connect<'u>(
-        &self,
-        id: usize,
-        upstream: &'u Upstream,
-    ) -> Result<(conn::Conn, &'u Server, Busy), ForwardError> {
-        let order = self.order(id, upstream);
-        let tries = usize::try_from(upstream.settings.retries).unwrap_or(usize::MAX).saturating_add(1);
-        let mut last = ForwardError::Unreachable(None);
-        for at in order.into_iter().take(tries) {
-            let (Some(server), Some(count)) =
-                (upstream.servers.get(at), self.busy.get(id).and_then(|b| b.get(at)))
-            else {
-                continue;
-            };
-            count.set(count.get() + 1);
-            let busy = Busy(Rc::clone(count));
-            if let Some(conn) = pool::take(server.id) {
-                return Ok((conn, server, busy));
-            }
-            match upstream.connect(server).await {
-                Ok(conn) => return Ok((conn, server, busy)),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    /// The servers in the order in which they are tried.
-    fn order(&self, id: usize, upstream: &Upstream) -> Vec<usize> {
-        let count = upstream.servers.len();
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        let mut order: Vec<usize> = (0..count).map(|n| turn.wrapping_add(n) % count).collect();
-        if upstream.settings.balance == Balance::LeastRequest && count > 1 {
-            let busy = |at: &usize| self.busy.get(id).and_then(|b| b.get(*at)).map_or(0, |count| count.get());
-            order.sort_by_key(busy);
-        }
-        order
-    }
-}
-
-fn session_of(permit: &Permit) -> Option<Arc<Session>> {
-    match permit.principal() {
-        Some(Principal::Session(session)) => Some(Arc::clone(session)),
-        Some(Principal::Domain { .. }) | None => None,
-    }
-}
-
-/// The request line and headers, down to the empty line.
-fn write_head<B: Body>(
-    out: &mut Vec<u8>,
-    request: &Request<B>,
-    permit: &Permit,
-    facts: &Facts<'_>,
-) -> Sending {
-    out.extend_from_slice(request.method().as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(permit.path().as_bytes());
-    if let Some(query) = permit.query() {
-        out.push(b'?');
-        out.extend_from_slice(query.as_bytes());
-    }
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    headers::write_request(out, request.headers(), host(request), permit, facts);
-    let sending = framing(request.body());
-    match (sending, request.body().size_hint().exact()) {
-        (Sending::Chunked, _) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        (_, Some(n)) if n > 0 || request.headers().contains_key(header::CONTENT_LENGTH) => {
-            out.extend_from_slice(format!("content-length: {n}\r\n").as_bytes());
-        }
-        _ => {}
-    }
-    out.extend_from_slice(b"\r\n");
-    sending
-}
-
-/// HTTP/2 has `:authority` where HTTP/1.1 has Host.
-fn host<B>(request: &Request<B>) -> &[u8] {
-    let named = request.headers().get(header::HOST).map(http::HeaderValue::as_bytes);
-    named.or_else(|| request.uri().authority().map(|a| a.as_str().as_bytes())).unwrap_or_default()
-}
-
-fn framing<B: Body>(body: &B) -> Sending {
-    if body.is_end_stream() {
-        Sending::Done
-    } else if body.size_hint().exact().is_some() {
-        Sending::Length
-    } else {
-        Sending::Chunked
-    }
 }

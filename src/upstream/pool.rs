@@ -1,53 +1,187 @@
-//! Idle connections: a stack for each server on each thread, the last one put back first, so that the rest grow old
-//! and go.
+//! One server as one thread sees it: its idle connections, and how many requests this thread has there. Lanes live in
+//! the thread, not in the configuration, so that idle connections survive a reload that leaves their server as it was.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use rustls_pki_types::CertificateDer;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::conn::Conn;
+use super::ServerUrl;
+use super::conn::Connection;
+use super::h2c::H2cSender;
+use super::server::{Group, Limit, Server};
 use crate::clock::monotonic;
+use crate::deadline::Deadline;
 
-/// Common backends close after 5 s without a request: a connection is given up before that, not raced for.
-const MAX_IDLE: Duration = Duration::from_secs(4);
-/// Idle connections of one server that a thread keeps.
-const MAX_KEPT: usize = 256;
+/// How long a connection waits when its server says nothing: Node closes after 5 s.
+const IDLE: Duration = Duration::from_secs(4);
+/// The longest whatever the server says.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How much earlier than the server says.
+const MARGIN: Duration = Duration::from_secs(1);
+const SWEEP: Duration = Duration::from_millis(250);
+/// How long a server that could not be reached is tried last.
+const SHUNNED: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static IDLE: RefCell<HashMap<u64, Vec<(Conn, Instant)>>> = RefCell::default();
+    static LANES: RefCell<Vec<Rc<Lane>>> = const { RefCell::new(Vec::new()) };
+    static SWEEPING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Puts a connection back that is clean.
-pub(super) fn put(server: u64, conn: Conn) {
-    let now = monotonic();
-    IDLE.with_borrow_mut(|idle| {
-        let stack = idle.entry(server).or_default();
-        if stack.first().is_some_and(|(_, since)| now.duration_since(*since) > MAX_IDLE) {
-            stack.retain(|(_, since)| now.duration_since(*since) <= MAX_IDLE);
+pub(super) struct Lane {
+    pub(super) url: ServerUrl,
+    pub(super) addr: SocketAddr,
+    /// The record of the newest configuration: its health is the one that is kept up.
+    server: RefCell<Arc<Server>>,
+    /// `upstream/host:port`. Of this thread's own, so that threads do not share its count.
+    pub(super) label: Arc<str>,
+    pub(super) h2c: RefCell<Option<H2cSender>>,
+    limit: Arc<Limit>,
+    ca: Option<Vec<CertificateDer<'static>>>,
+    idle: RefCell<Vec<Idle>>,
+    outstanding: Cell<usize>,
+    failed: Cell<Option<Instant>>,
+}
+
+struct Idle {
+    conn: Connection,
+    until: Instant,
+}
+
+impl Lane {
+    /// This thread's lane to `server`; the one of an earlier configuration if nothing about it has changed.
+    pub(super) fn of(group: &Group, server: &Arc<Server>) -> Rc<Self> {
+        LANES.with_borrow_mut(|lanes| {
+            lanes.retain(|lane| Rc::strong_count(lane) > 1 || !lane.idle.borrow().is_empty());
+            if let Some(same) = lanes.iter().find(|lane| lane.serves(group, server)) {
+                same.server.replace(server.clone());
+                return same.clone();
+            }
+            let url = &server.url;
+            let lane = Rc::new(Self {
+                url: url.clone(),
+                addr: server.addr,
+                server: RefCell::new(server.clone()),
+                label: format!("{}/{}:{}", group.settings.name, url.host, url.port).into(),
+                h2c: RefCell::new(None),
+                limit: group.limit.clone(),
+                ca: group.settings.ca.clone(),
+                idle: RefCell::default(),
+                outstanding: Cell::new(0),
+                failed: Cell::new(None),
+            });
+            lanes.push(lane.clone());
+            lane
+        })
+    }
+
+    fn serves(&self, group: &Group, server: &Arc<Server>) -> bool {
+        self.url == server.url
+            && self.addr == server.addr
+            && Arc::ptr_eq(&self.limit, &group.limit)
+            && self.ca == group.settings.ca
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        self.server.borrow().is_healthy()
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding.get()
+    }
+
+    /// Whether it could not be reached a moment ago.
+    pub(super) fn is_shunned(&self, now: Instant) -> bool {
+        self.failed.get().is_some_and(|at| now.saturating_duration_since(at) < SHUNNED)
+    }
+
+    pub(super) fn connect_failed(&self) {
+        self.failed.set(Some(monotonic()));
+    }
+
+    pub(super) fn connected(&self) {
+        self.failed.set(None);
+    }
+
+    /// The connection that was used last and is still good.
+    pub(super) fn checkout(&self, now: Instant) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { conn, until }) = idle.pop() {
+            if until > now && conn.is_fresh() {
+                return Some(conn);
+            }
         }
-        if stack.len() < MAX_KEPT {
-            stack.push((conn, now));
+        None
+    }
+
+    /// Keeps a connection for the next request. `keep_alive` is what the server said, or the largest value.
+    pub(super) fn put_back(&self, mut conn: Connection, keep_alive: Duration) {
+        let wait = match keep_alive {
+            Duration::MAX => IDLE,
+            said => said.saturating_sub(MARGIN).min(IDLE_MAX),
+        };
+        if wait.is_zero() || self.limit.is_wanted() {
+            return;
         }
+        conn.rest();
+        self.idle.borrow_mut().push(Idle { conn, until: monotonic() + wait });
+        if !SWEEPING.replace(true) {
+            tokio::task::spawn_local(sweep());
+        }
+    }
+
+    fn sweep(&self, now: Instant) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        if self.limit.is_wanted() {
+            idle.clear();
+        }
+        idle.retain(|i| i.until > now);
+        idle.len()
+    }
+}
+
+/// Gives up what this thread keeps idle under `limit`.
+pub(super) fn give_up(limit: &Arc<Limit>) {
+    LANES.with_borrow(|lanes| {
+        lanes.iter().filter(|l| Arc::ptr_eq(&l.limit, limit)).for_each(|l| l.idle.borrow_mut().clear());
     });
 }
 
-/// A connection that is still open and has nothing to say.
-pub(super) fn take(server: u64) -> Option<Conn> {
+/// Closes what has been idle for too long. Ends when nothing is idle.
+async fn sweep() {
+    let mut next = Deadline::default();
     loop {
-        let (mut conn, since) = IDLE.with_borrow_mut(|idle| idle.get_mut(&server)?.pop())?;
-        if monotonic().duration_since(since) <= MAX_IDLE && conn.is_quiet() {
-            return Some(conn);
+        next.arm(SWEEP);
+        next.passed().await;
+        let now = monotonic();
+        let left: usize = LANES.with_borrow(|lanes| lanes.iter().map(|lane| lane.sweep(now)).sum());
+        if left == 0 {
+            SWEEPING.set(false);
+            return;
         }
     }
 }
 
-/// Closes what has been idle too long, and of `server` everything.
-pub(super) fn trim(server: u64) {
-    let now = monotonic();
-    IDLE.with_borrow_mut(|idle| {
-        idle.remove(&server);
-        for stack in idle.values_mut() {
-            stack.retain(|(_, since)| now.duration_since(*since) <= MAX_IDLE);
+/// One request of this thread at a server, until [`Load::end`] or dropped.
+pub(super) struct Load(Option<Rc<Lane>>);
+
+impl Load {
+    pub(super) fn on(lane: &Rc<Lane>) -> Self {
+        lane.outstanding.set(lane.outstanding.get() + 1);
+        Self(Some(lane.clone()))
+    }
+
+    pub(super) fn end(&mut self) {
+        if let Some(lane) = self.0.take() {
+            lane.outstanding.set(lane.outstanding.get().saturating_sub(1));
         }
-    });
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.end();
+    }
 }

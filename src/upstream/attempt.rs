@@ -1,0 +1,317 @@
+//! From a permitted request to an answer: a server is chosen, a connection found or opened, the request sent; and sent
+//! elsewhere only while nothing of it can have been processed.
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use http_body::Body;
+use hyper::upgrade::OnUpgrade;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::balance::{Balancer, NoServer};
+use super::body::{Running, UpstreamBody};
+use super::conn::{Connection, Staged};
+use super::h2c::{self, H2cBody, H2cFault, H2cSender, OutBody};
+use super::head::{self, Target};
+use super::headers::{Onward, Policy};
+use super::http1::{Call, Fault, Limits};
+use super::parse::Head;
+use super::pool::{self, Lane, Load};
+use super::server::Group;
+use super::stream::Stream;
+use super::upgrade::{self, Held};
+use super::upload::{self, Upload};
+use super::watch::Watch;
+use super::{ForwardError, Scheme, UpstreamContext};
+use crate::access::Principal;
+use crate::clock::monotonic;
+use crate::telemetry::exchange::Exchange;
+
+/// One upstream as this thread sees it.
+pub(super) struct LocalGroup {
+    pub(super) shared: Arc<Group>,
+    balancer: Balancer,
+    lanes: RefCell<Rc<[Rc<Lane>]>>,
+    generation: Cell<Option<u64>>,
+}
+
+/// A request as it is to go out, less its body.
+pub(super) struct Ask<'a> {
+    pub(super) target: Target<'a>,
+    pub(super) onward: Onward<'a>,
+    pub(super) policy: &'a Rc<Policy>,
+    pub(super) principal: Option<&'a Principal>,
+    pub(super) context: &'a UpstreamContext,
+    pub(super) exchange: Option<&'a Rc<Exchange>>,
+}
+
+impl Ask<'_> {
+    fn watch(&self) -> Watch {
+        Watch::new(self.principal.cloned(), self.context.clock.clone())
+    }
+
+    fn note_answer(&self, lane: &Lane, sent: Option<Instant>) {
+        if let Some(exchange) = self.exchange {
+            let _ = exchange.upstream.set(lane.label.clone());
+            exchange.upstream_time.set(sent.map(|sent| monotonic().saturating_duration_since(sent)));
+        }
+    }
+}
+
+/// Why no connection could be had.
+enum NoConnection {
+    Busy,
+    Failed(io::Error),
+}
+
+/// The servers that were tried, and what the last one failed with.
+#[derive(Default)]
+struct Tried {
+    servers: Vec<usize>,
+    last: Option<io::Error>,
+}
+
+impl LocalGroup {
+    pub(super) fn new(shared: Arc<Group>) -> Self {
+        let balancer = Balancer::new(shared.settings.balance);
+        let group = Self { shared, balancer, lanes: RefCell::new(Rc::new([])), generation: Cell::new(None) };
+        // At once, so that the lanes of the configuration before are still there.
+        group.lanes();
+        group
+    }
+
+    /// The servers of the newest resolution.
+    fn lanes(&self) -> Rc<[Rc<Lane>]> {
+        let generation = self.shared.generation();
+        if self.generation.replace(Some(generation)) != Some(generation) {
+            let servers = self.shared.servers();
+            let lanes = servers.iter().map(|server| Lane::of(&self.shared, server)).collect();
+            self.lanes.replace(lanes);
+        }
+        self.lanes.borrow().clone()
+    }
+
+    fn limits(&self, context: &UpstreamContext) -> Limits {
+        Limits { response: self.shared.settings.response_timeout, body: context.body_timeout }
+    }
+
+    /// Sends the request and answers with the answer's head and its body to come. `client`: it asked for an upgrade.
+    pub(super) async fn send<B>(
+        &self,
+        ask: &Ask<'_>,
+        body: B,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<UpstreamBody<B>>, ForwardError>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+    {
+        if self.lanes().is_empty() {
+            self.shared.until_asked().await;
+        }
+        if self.shared.settings.servers.iter().all(|url| url.scheme == Scheme::H2c) {
+            return self.send_h2c(ask, body).await;
+        }
+        self.send_http1(ask, body, client).await
+    }
+
+    async fn send_http1<B>(
+        &self,
+        ask: &Ask<'_>,
+        body: B,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<UpstreamBody<B>>, ForwardError>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+    {
+        let sending = upload::sending(ask.target.method, ask.onward.headers, &body);
+        let held = upload::expects_continue(ask.onward.headers, sending);
+        let upgrade = client.as_ref().and_then(|_| ask.onward.headers.get(header::UPGRADE));
+        let mut upload = Upload::new(body, sending, held, ask.policy.clone(), ask.exchange.cloned());
+        let mut call = Call::new(ask.target.method, upgrade.is_some(), self.limits(ask.context));
+        let (mut watch, mut tried, mut staged) = (ask.watch(), Tried::default(), None);
+        loop {
+            let now = monotonic();
+            let (index, lane) = self.pick(&mut tried, now)?;
+            let load = Load::on(&lane);
+            let (mut conn, reused) = match self.connection(&lane, now).await {
+                Ok(found) => found,
+                Err(NoConnection::Busy) => return Err(ForwardError::Busy),
+                Err(NoConnection::Failed(e)) => {
+                    self.failed(&mut tried, index, e)?;
+                    continue;
+                }
+            };
+            conn.staged = staged.take().unwrap_or_else(|| {
+                let mut fresh = std::mem::take(&mut conn.staged);
+                let policy = (&**ask.policy, &ask.onward);
+                head::write(&mut fresh.buf, &ask.target, sending, upgrade, policy);
+                fresh
+            });
+            match call.run(&mut conn, &mut upload, &mut watch).await {
+                Ok(head) => {
+                    ask.note_answer(&lane, call.sent);
+                    let running = Running { conn: Some(conn), upload, lane, load, watch, reuse: None };
+                    return answer(head, running, (ask, client));
+                }
+                Err(Fault::Failed(e)) => return Err(e),
+                Err(Fault::Unsent(e)) => {
+                    staged = Some::<Staged>(std::mem::take(&mut conn.staged));
+                    if !reused {
+                        self.failed(&mut tried, index, e)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn pick(&self, tried: &mut Tried, now: Instant) -> Result<(usize, Rc<Lane>), ForwardError> {
+        self.balancer.pick(&self.lanes(), &tried.servers, now).map_err(|none| match none {
+            NoServer::Unhealthy => ForwardError::Busy,
+            NoServer::Exhausted => ForwardError::Unreachable(tried.last.take()),
+        })
+    }
+
+    /// Notes a server that took nothing of the request; an error once no more are to be tried.
+    fn failed(&self, tried: &mut Tried, index: usize, e: io::Error) -> Result<(), ForwardError> {
+        tried.servers.push(index);
+        if tried.servers.len() > self.shared.settings.retries as usize {
+            return Err(ForwardError::Unreachable(Some(e)));
+        }
+        tried.last = Some(e);
+        Ok(())
+    }
+
+    /// An idle connection (`true`), or a new one.
+    async fn connection(&self, lane: &Lane, now: Instant) -> Result<(Connection, bool), NoConnection> {
+        if let Some(conn) = lane.checkout(now) {
+            return Ok((conn, true));
+        }
+        let slot = self.slot().await.ok_or(NoConnection::Busy)?;
+        let stream = self.connect(lane).await.map_err(NoConnection::Failed)?;
+        Ok((Connection::new(stream, slot), false))
+    }
+
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        let limit = &self.shared.limit;
+        if let Some(slot) = limit.try_slot() {
+            return Some(slot);
+        }
+        pool::give_up(limit);
+        limit.slot(self.shared.settings.connect_timeout).await
+    }
+
+    async fn connect(&self, lane: &Lane) -> io::Result<Stream> {
+        let connecting = async {
+            let tcp = TcpStream::connect(lane.addr).await?;
+            tcp.set_nodelay(true)?;
+            match (&self.shared.tls, lane.url.scheme) {
+                (Some(tls), Scheme::Https) => tls.connect(&lane.url.host, tcp).await,
+                (None, Scheme::Https) => Err(io::ErrorKind::Unsupported.into()),
+                (_, Scheme::Http | Scheme::H2c) => Ok(Stream::Tcp(tcp)),
+            }
+        };
+        let connected = tokio::time::timeout(self.shared.settings.connect_timeout, connecting).await;
+        let result = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match &result {
+            Ok(_) => lane.connected(),
+            Err(_) => lane.connect_failed(),
+        }
+        result
+    }
+
+    async fn send_h2c<B>(&self, ask: &Ask<'_>, body: B) -> Result<Response<UpstreamBody<B>>, ForwardError>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+    {
+        let out = OutBody::new(body, ask.policy.clone(), ask.exchange.cloned(), ask.context.body_timeout);
+        let request = h2c::request(&ask.target, (&**ask.policy, &ask.onward), out);
+        let mut request = request.ok_or(ForwardError::RequestBody)?;
+        let (mut watch, mut tried) = (ask.watch(), Tried::default());
+        loop {
+            let (index, lane) = self.pick(&mut tried, monotonic())?;
+            let load = Load::on(&lane);
+            let mut sender = match self.h2c_sender(&lane).await {
+                Ok(sender) => sender,
+                Err(NoConnection::Busy) => return Err(ForwardError::Busy),
+                Err(NoConnection::Failed(e)) => {
+                    self.failed(&mut tried, index, e)?;
+                    continue;
+                }
+            };
+            let sent = monotonic();
+            match h2c::send(&mut sender, request, self.limits(ask.context), &mut watch).await {
+                Ok(answer) => {
+                    ask.note_answer(&lane, Some(sent));
+                    let (parts, incoming) = answer.into_parts();
+                    let mut response = Response::new(UpstreamBody::h2c(H2cBody { incoming, watch, load }));
+                    *response.status_mut() = parts.status;
+                    *response.headers_mut() = h2c::answer_headers(parts.headers);
+                    return Ok(response);
+                }
+                Err(H2cFault::Failed(e)) => return Err(e),
+                Err(H2cFault::Unsent(back)) => {
+                    lane.h2c.replace(None);
+                    request = *back;
+                    self.failed(&mut tried, index, io::ErrorKind::ConnectionAborted.into())?;
+                }
+            }
+        }
+    }
+
+    async fn h2c_sender(&self, lane: &Lane) -> Result<H2cSender, NoConnection> {
+        let known = lane.h2c.borrow().clone();
+        if let Some(sender) = known.filter(|s| !s.is_closed()) {
+            return Ok(sender);
+        }
+        let slot = self.slot().await.ok_or(NoConnection::Busy)?;
+        let Stream::Tcp(tcp) = self.connect(lane).await.map_err(NoConnection::Failed)? else {
+            return Err(NoConnection::Failed(io::ErrorKind::Unsupported.into()));
+        };
+        let sender = h2c::open(tcp, slot).await.map_err(NoConnection::Failed)?;
+        lane.h2c.replace(Some(sender.clone()));
+        Ok(sender)
+    }
+}
+
+/// The answer as it goes back: ordinary, or the 101 behind which both sides are copied.
+fn answer<B>(
+    head: Head,
+    running: Running<B>,
+    (ask, client): (&Ask<'_>, Option<OnUpgrade>),
+) -> Result<Response<UpstreamBody<B>>, ForwardError>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let body = match (switching, client) {
+        (false, _) => UpstreamBody::of(&head, running),
+        (true, Some(client)) => tunnel(running, client, ask)?,
+        (true, None) => return Err(ForwardError::Broken("101 that was not asked for")),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    if switching {
+        let asked = head.upgrade.or_else(|| ask.onward.headers.get(header::UPGRADE).cloned());
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        response.headers_mut().extend(asked.map(|protocol| (header::UPGRADE, protocol)));
+    }
+    Ok(response)
+}
+
+fn tunnel<B>(running: Running<B>, client: OnUpgrade, ask: &Ask<'_>) -> Result<UpstreamBody<B>, ForwardError>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    let Running { conn, upload, watch, load, .. } = running;
+    let conn = conn.filter(|_| upload.is_complete());
+    let conn = conn.ok_or(ForwardError::Broken("101 before the end of the request"))?;
+    upgrade::spawn(client, conn, Held { watch, guard: ask.context.drain.guard(), load });
+    Ok(UpstreamBody::empty())
+}

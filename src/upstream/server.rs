@@ -1,0 +1,170 @@
+//! Servers as the whole process sees them: addresses, health, the count of connections. Shared by all threads and
+//! only read on the hot path.
+
+use arc_swap::ArcSwap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::tls::TlsClient;
+use super::{ServerUrl, UpstreamSettings};
+
+/// Failures in a row after which a server is out; one success brings it back.
+const FAILURES_OUT: u32 = 2;
+
+/// One address of one server of an upstream.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) url: ServerUrl,
+    pub(super) addr: SocketAddr,
+    unhealthy: AtomicBool,
+    failures: AtomicU32,
+}
+
+impl Server {
+    fn new(url: ServerUrl, addr: SocketAddr) -> Self {
+        Self { url, addr, unhealthy: AtomicBool::new(false), failures: AtomicU32::new(0) }
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        !self.unhealthy.load(Ordering::Relaxed)
+    }
+
+    /// Notes the result of one health check.
+    pub(super) fn checked(&self, good: bool) {
+        if good {
+            self.failures.store(0, Ordering::Relaxed);
+            self.unhealthy.store(false, Ordering::Relaxed);
+        } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_OUT {
+            self.unhealthy.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One upstream.
+pub(super) struct Group {
+    pub(super) settings: UpstreamSettings,
+    pub(super) limit: Arc<Limit>,
+    pub(super) tls: Option<TlsClient>,
+    servers: ArcSwap<Vec<Arc<Server>>>,
+    generation: AtomicU64,
+    /// The addresses of each of `settings.servers`; None: not asked yet.
+    addresses: Mutex<Vec<Option<Vec<SocketAddr>>>>,
+    asked: watch::Sender<bool>,
+}
+
+impl Group {
+    pub(super) fn new(settings: UpstreamSettings, tls: Option<TlsClient>) -> Self {
+        let limit = Limit::of(&settings.name, settings.max_connections);
+        let addresses = Mutex::new(vec![None; settings.servers.len()]);
+        let (servers, generation, asked) = (ArcSwap::default(), AtomicU64::new(0), watch::Sender::new(false));
+        Self { settings, limit, tls, servers, generation, addresses, asked }
+    }
+
+    /// Changes whenever [`Group::servers`] does.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) fn servers(&self) -> Arc<Vec<Arc<Server>>> {
+        self.servers.load_full()
+    }
+
+    /// Notes what the name of the server at `index` resolved to. Nothing found keeps the last good answer.
+    pub(super) fn resolved(&self, index: usize, mut found: Vec<SocketAddr>) {
+        found.sort_unstable();
+        found.dedup();
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = addresses.get_mut(index) else { return };
+        match known {
+            Some(last) if found.is_empty() || *last == found => {}
+            _ => {
+                *known = Some(found);
+                self.rebuild(&addresses);
+            }
+        }
+        if addresses.iter().all(Option::is_some) {
+            self.asked.send_replace(true);
+        }
+    }
+
+    /// A server that stays keeps its health.
+    fn rebuild(&self, addresses: &[Option<Vec<SocketAddr>>]) {
+        let old = self.servers();
+        let server = |url: &ServerUrl, addr: &SocketAddr| {
+            let same = old.iter().find(|s| s.addr == *addr && s.url == *url);
+            same.cloned().unwrap_or_else(|| Arc::new(Server::new(url.clone(), *addr)))
+        };
+        let pairs = self.settings.servers.iter().zip(addresses);
+        let servers = pairs
+            .flat_map(|(url, found)| found.iter().flatten().map(move |addr| (url, addr)))
+            .map(|(url, addr)| server(url, addr))
+            .collect();
+        self.servers.store(Arc::new(servers));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Waits until every name was asked for once, at most `connect_timeout`.
+    pub(super) async fn until_asked(&self) {
+        let mut asked = self.asked.subscribe();
+        let _ = tokio::time::timeout(self.settings.connect_timeout, asked.wait_for(|asked| *asked)).await;
+    }
+}
+
+/// `max_connections` of an upstream over all threads. Outlives a reload that does not change it.
+pub(super) struct Limit {
+    slots: Arc<Semaphore>,
+    wanted: AtomicUsize,
+}
+
+type Known = Vec<(Arc<str>, usize, Weak<Limit>)>;
+
+static LIMITS: Mutex<Known> = Mutex::new(Vec::new());
+
+impl Limit {
+    fn of(name: &Arc<str>, max: usize) -> Arc<Self> {
+        let mut known = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, _, limit)| limit.strong_count() > 0);
+        let same = known.iter().find(|(n, m, _)| n == name && *m == max);
+        if let Some(limit) = same.and_then(|(_, _, limit)| limit.upgrade()) {
+            return limit;
+        }
+        let slots = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        let limit = Arc::new(Self { slots, wanted: AtomicUsize::new(0) });
+        known.push((name.clone(), max, Arc::downgrade(&limit)));
+        limit
+    }
+
+    /// Whether someone waits for a slot: idle connections are to be given up.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn try_slot(&self) -> Option<OwnedSemaphorePermit> {
+        self.slots.clone().try_acquire_owned().ok()
+    }
+
+    /// Waits for a slot. None: there was none in time.
+    pub(super) async fn slot(&self, wait: Duration) -> Option<OwnedSemaphorePermit> {
+        let _wish = Wish::of(&self.wanted);
+        tokio::time::timeout(wait, self.slots.clone().acquire_owned()).await.ok()?.ok()
+    }
+}
+
+/// Counts one who waits, also if its future is dropped.
+struct Wish<'w>(&'w AtomicUsize);
+
+impl<'w> Wish<'w> {
+    fn of(wanted: &'w AtomicUsize) -> Self {
+        wanted.fetch_add(1, Ordering::Relaxed);
+        Self(wanted)
+    }
+}
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
