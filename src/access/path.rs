@@ -121,30 +121,32 @@ fn is_plain(path: &[u8]) -> bool {
 }
 
 fn rewrite(path: &str) -> Result<Reading, BadPath> {
-    let mut kept: Vec<String> = Vec::new();
-    let mut encoded_slash = false;
+    let mut kept: Vec<Segment> = Vec::new();
     let mut ends_in_folder = false;
     for raw in path.split('/').skip(1) {
         let segment = Segment::read(raw)?;
-        encoded_slash |= segment.encoded_slash;
         ends_in_folder = matches!(segment.text.as_str(), "" | "." | "..");
         match segment.text.as_str() {
             "" | "." => {}
-            ".." => {
-                kept.pop().ok_or(BadPath { what: "a dot segment climbs above the root" })?;
-            }
-            _ => kept.push(segment.text),
+            ".." => match kept.pop() {
+                Some(Segment { encoded_slash: false, .. }) => {}
+                // Whoever decodes the slash first takes back another segment.
+                Some(_) => return Err(BadPath { what: "a dot segment behind an encoded slash" }),
+                None => return Err(BadPath { what: "a dot segment climbs above the root" }),
+            },
+            _ => kept.push(segment),
         }
     }
     let mut canonical = String::with_capacity(path.len());
     for segment in &kept {
         canonical.push('/');
-        canonical.push_str(segment);
+        canonical.push_str(&segment.text);
     }
     // RFC 3986 section 5.2.4: what ends in a dot segment names a folder, so `/a/b/..` is `/a/`.
     if ends_in_folder || kept.is_empty() {
         canonical.push('/');
     }
+    let encoded_slash = kept.iter().any(|segment| segment.encoded_slash);
     Ok(Reading { rewritten: (canonical != path).then_some(canonical), encoded_slash })
 }
 
@@ -349,7 +351,9 @@ mod tests {
         let path = CanonicalPath::of(&uri).unwrap();
         assert!(path.has_encoded_slash());
         assert_eq!(path.as_str(), "/enc/a%2Fb%2fc");
-        for bad in ["/a%2f..%2fb", "/a%2F.", "/..%2fa", "/%2e%2e%2fa", "/a%2f%2e"] {
+        for bad in
+            ["/a%2f..%2fb", "/a%2Fb/../c", "/%2f//..//", "/a%2F.", "/..%2fa", "/%2e%2e%2fa", "/a%2f%2e"]
+        {
             assert!(canonical(bad).is_err(), "{bad}");
         }
     }
