@@ -12,7 +12,8 @@
 //!
 //! # The modules, in the order a request meets them, and their rank
 //!
-//! A module uses modules of a lower rank only (`tests/it/layering.rs` checks it).
+//! A module uses modules of a lower rank only; the small types of rank 0 may use each other
+//! (`tests/it/layering.rs` checks it).
 //!
 //! | rank | module | what it is for |
 //! | --- | --- | --- |
