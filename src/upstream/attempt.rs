@@ -19,7 +19,7 @@ use super::body::{Running, UpstreamBody};
 use super::conn::{Connection, Staged};
 use super::h2c::{self, H2cBody, H2cFault, H2cSender, OutBody};
 use super::head::{self, Target};
-use super::headers::{Onward, Policy};
+use super::headers::{self, Onward, Policy};
 use super::http1::{Call, Fault, Limits};
 use super::parse::Head;
 use super::pool::{self, Lane, Load};
@@ -289,6 +289,10 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
 {
     let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let asked = ask.onward.headers.get(header::UPGRADE).zip(head.upgrade.as_ref());
+    if switching && !asked.is_some_and(|(asked, switched)| headers::is_asked(asked, switched)) {
+        return Err(ForwardError::Broken("101 for a protocol that was not asked for"));
+    }
     let body = match (switching, client) {
         (false, _) => UpstreamBody::of(&head, running),
         (true, Some(client)) => tunnel(running, client, ask)?,
@@ -298,9 +302,8 @@ where
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     if switching {
-        let asked = head.upgrade.or_else(|| ask.onward.headers.get(header::UPGRADE).cloned());
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        response.headers_mut().extend(asked.map(|protocol| (header::UPGRADE, protocol)));
+        response.headers_mut().extend(head.upgrade.map(|protocol| (header::UPGRADE, protocol)));
     }
     Ok(response)
 }

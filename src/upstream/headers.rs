@@ -265,12 +265,25 @@ pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
         .map(|token| token.trim_matches([' ', '\t']))
 }
 
-/// What the client asks to upgrade to (RFC 9110 section 7.8): `Connection: upgrade` and exactly one `Upgrade`.
+/// What the client asks to upgrade to (RFC 9110 section 7.8): `Connection: upgrade` and exactly one `Upgrade`. Not
+/// HTTP or TLS: requests inside of them would reach the upstream unjudged.
 pub(super) fn upgrade_asked<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
     let mut lines = headers.get_all(header::UPGRADE).iter();
     let (Some(asked), None) = (lines.next(), lines.next()) else { return None };
     let named = tokens(headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
-    (named && method != Method::CONNECT && !asked.is_empty()).then_some(asked)
+    let judged = !tokens(headers, &header::UPGRADE).any(carries_requests);
+    (named && judged && method != Method::CONNECT && !asked.is_empty()).then_some(asked)
+}
+
+fn carries_requests(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default().trim_ascii();
+    ["http", "https", "h2", "h2c", "h3", "tls", "spdy"].iter().any(|p| name.eq_ignore_ascii_case(p))
+}
+
+/// Whether a 101 switches to what was asked for.
+pub(super) fn is_asked(asked: &HeaderValue, switched: &HeaderValue) -> bool {
+    let offers = asked.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+    !switched.is_empty() && offers.into_iter().any(|offer| offer.eq_ignore_ascii_case(switched.as_bytes()))
 }
 
 fn put_joined(out: &mut impl Sink, name: &HeaderName, headers: &HeaderMap, between: &[u8]) {
@@ -325,7 +338,8 @@ fn add_forwarded(onward: &Onward<'_>, out: &mut impl Sink) {
     out.put(&X_FORWARDED_HOST, told(&X_FORWARDED_HOST).map_or(onward.host, HeaderValue::as_bytes));
 }
 
-/// Whether a field of an answer goes back to the client, as far as its name tells. Lower case.
+/// Whether a field of an answer goes back to the client, as far as its name tells. Lower case. `Trailer` does: by it
+/// hyper's HTTP/1.1 server knows which trailers it may send.
 pub(super) fn answer_passes(name: &str) -> bool {
     !matches!(
         name,
@@ -334,7 +348,6 @@ pub(super) fn answer_passes(name: &str) -> bool {
             | "proxy-connection"
             | "proxy-authenticate"
             | "te"
-            | "trailer"
             | "transfer-encoding"
             | "upgrade"
     ) && !name.starts_with("x-postern-")
@@ -344,7 +357,7 @@ pub(super) fn answer_passes(name: &str) -> bool {
 pub(super) fn answer_trailer_passes(name: &HeaderName) -> bool {
     answer_passes(name.as_str())
         && !is_head_only(name)
-        && !matches!(name.as_str(), "content-length" | "host" | "location")
+        && !matches!(name.as_str(), "content-length" | "host" | "location" | "trailer")
 }
 
 /// Takes out of an answer what its `Connection` names. Framing is never named away.
@@ -493,6 +506,22 @@ mod tests {
         assert!(upgrade_asked(&Method::GET, &map(&[("upgrade", "websocket")])).is_none());
         let two = map(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")]);
         assert!(upgrade_asked(&Method::GET, &two).is_none());
+    }
+
+    #[test]
+    fn protocols_that_carry_requests_are_not_asked_for() {
+        for protocol in ["h2c", "H2C", "HTTP/2.0", "TLS/1.0", "websocket, h2c", "h2c,websocket"] {
+            let asked = map(&[("connection", "upgrade, http2-settings"), ("upgrade", protocol)]);
+            assert!(upgrade_asked(&Method::GET, &asked).is_none(), "{protocol}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_to_one_of_the_protocols_asked_for() {
+        let is =
+            |asked, switched| is_asked(&HeaderValue::from_static(asked), &HeaderValue::from_static(switched));
+        assert!(is("websocket", "WebSocket") && is("a, websocket", "websocket"));
+        assert!(!is("websocket", "other") && !is("a,, b", "") && !is("a, b", "a, b"));
     }
 
     proptest! {

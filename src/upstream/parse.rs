@@ -175,7 +175,11 @@ impl Fields {
         if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             self.headers.remove(header::CONTENT_LENGTH);
         }
-        let keep_alive = !self.close && (!old || self.keep_alive) && framing != Framing::UntilClose;
+        // A content that is declared where none may be is sent by some servers all the same. What of it comes after
+        // the next request went out would be read as that one's answer.
+        let declared = self.chunked || self.length.is_some_and(|length| length > 0);
+        let sure = framing != Framing::UntilClose && !(framing == Framing::None && declared);
+        let keep_alive = !self.close && (!old || self.keep_alive) && sure;
         let Self { headers, idle, upgrade, .. } = self;
         Ok(Head { status, headers, framing, keep_alive, idle, upgrade })
     }

@@ -265,6 +265,66 @@ fn a_refused_upgrade_is_an_ordinary_answer_and_nothing_follows_it() {
 }
 
 #[test]
+fn a_switch_to_another_protocol_is_no_answer() {
+    on_a_worker(async {
+        for fields in ["Upgrade: other\r\nConnection: Upgrade\r\n", "Connection: Upgrade\r\n", ""] {
+            let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\nTUNNEL");
+            let (addr, _) = answering(answer).await;
+            let mut stream = TcpStream::connect(front(Client::of(addr)).await).await.unwrap();
+            stream.write_all(UPGRADE).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert!(!text.contains("101") && !text.contains("TUNNEL"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn trailers_reach_an_http_1_client() {
+    on_a_worker(async {
+        let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Grpc-Status\r\n\r\n\
+                      5\r\nhello\r\n0\r\nGrpc-Status: 0\r\nTrailer: x\r\n\r\n";
+        let (addr, _) = answering(answer).await;
+        let mut stream = TcpStream::connect(front(Client::of(addr)).await).await.unwrap();
+        let ask = b"GET / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: te, close\r\n\r\n";
+        stream.write_all(ask).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.ends_with("\r\n0\r\ngrpc-status: 0\r\n\r\n"), "{text}");
+    });
+}
+
+#[test]
+fn a_connection_rests_after_no_content_but_where_some_was_declared() {
+    on_a_worker(async {
+        for (answer, method, connections) in [
+            ("HTTP/1.1 204 No Content\r\n\r\n", Method::GET, 1),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Method::HEAD, 1),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", Method::HEAD, 2),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Method::HEAD, 2),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\n", Method::GET, 2),
+        ] {
+            let opened = Rc::new(std::cell::Cell::new(0));
+            let count = opened.clone();
+            let (addr, _) = server(move |mut conn, n| {
+                count.set(n + 1);
+                async move {
+                    while conn.head().await.is_some() {
+                        conn.send(answer.as_bytes()).await;
+                    }
+                }
+            })
+            .await;
+            let client = Client::of(addr);
+            for _ in 0..2 {
+                client.ask(method.clone(), &[], Full::default()).await.unwrap();
+            }
+            assert_eq!(opened.get(), connections, "{method} {answer:?}");
+        }
+    });
+}
+
+#[test]
 fn a_head_and_a_304_pass_with_their_fields() {
     on_a_worker(async {
         let (addr, _) = answering("HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n").await;
