@@ -64,7 +64,8 @@ pub(super) async fn check_health(group: Arc<Group>, health: HealthSettings) {
             let (group, path) = (group.clone(), health.path.clone());
             checks.spawn(async move {
                 let check = tokio::time::timeout(wait, check(&group, &server, &path)).await;
-                let good = matches!(check, Ok(Ok(status)) if status.as_u16() < 400);
+                // A backend that answers 401 or 404 to a path without credentials works.
+                let good = matches!(check, Ok(Ok(status)) if !status.is_server_error());
                 note(&group, &server, good);
             });
         }
