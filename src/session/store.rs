@@ -1,10 +1,12 @@
-//! Where sessions outlive the process: the trait that each store keeps (memory, file, later Redis).
+//! Where sessions outlive the process: the trait that each store keeps (file, memory, later Redis).
+//!
+//! A store is asked at start, at logins and at logouts; a request that is checked never waits for one.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use super::file::FileStore;
-use super::memory::MemoryStore;
+use super::memory::MemoryOnly;
 use super::{SessionRecord, SessionSettings};
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
@@ -12,12 +14,17 @@ use crate::secret::KeyHash;
 /// A future of a store: boxed, for stores are asked at logins and logouts only, never by a checked request.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// A durable place for sessions. What `put` and `remove` have answered survives `kill -9`.
+/// Takes the records that [`Store::load`] finds, one by one: a million are never held twice.
+pub type Each<'a> = &'a mut (dyn FnMut(SessionRecord) + Send);
+
+/// A durable place for sessions. What `put` and `remove` have answered survives `kill -9`. Both are carried
+/// out in the order they were called in, also when their futures are dropped.
 pub trait Store: Send + Sync {
-    /// All sessions that have not expired at `now`; the others are forgotten.
-    fn load(&self, now: UnixMillis) -> Pending<'_, Vec<SessionRecord>>;
+    /// Hands out every record that has not expired at `now`.
+    fn load<'a>(&'a self, now: UnixMillis, each: Each<'a>) -> Pending<'a, ()>;
+    /// Keeps a record, in place of one with the same id.
     fn put(&self, record: SessionRecord) -> Pending<'_, ()>;
-    /// Removes those that are there.
+    /// Forgets these; one that it does not have is no error.
     fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()>;
     /// For logs and metrics: `memory`, `file`.
     fn name(&self) -> &'static str;
@@ -25,60 +32,91 @@ pub trait Store: Send + Sync {
 
 /// Why a store could not do it: to the client this is a 503.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the session store ({store}) failed: {what}")]
+#[error("the session store {store} failed: {what}")]
 pub struct StoreError {
     pub store: &'static str,
     pub what: String,
 }
 
-/// The store that the settings ask for.
+/// The store that the configuration names.
 pub fn open(settings: &SessionSettings) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &settings.file {
-        Some(path) => Arc::new(FileStore::open(path)?),
-        None => Arc::new(MemoryStore),
+        Some(file) => Arc::new(FileStore::open(file)?),
+        None => Arc::new(MemoryOnly),
     })
 }
 
+/// What every store must do, checked over each of them.
 #[cfg(test)]
-pub(crate) mod contract {
-    //! What every store keeps, run over each of them.
-
+pub(super) mod contract {
     use super::*;
     use crate::identity::{RoleName, UserName};
     use crate::secret::TokenHash;
+    use std::collections::BTreeMap;
 
-    pub(crate) fn record(key: &str, expires: u64) -> SessionRecord {
+    pub(in crate::session) fn record(key: &str, user: &str, expires: u64) -> SessionRecord {
         SessionRecord {
             id: KeyHash::of(key),
-            token: TokenHash::of(key),
-            user: UserName::new("100@d"),
-            role: RoleName::new("user"),
-            created: UnixMillis(1),
+            token: TokenHash::of(&format!("token of {key}")),
+            user: UserName::new(user),
+            role: RoleName::new("low"),
+            created: UnixMillis(expires.saturating_sub(1000)),
             expires: UnixMillis(expires),
-            client: "2001:db8::1".parse().unwrap(),
-            last_used: UnixMillis(2),
+            client: "2001:db8::7".parse().unwrap(),
+            last_used: UnixMillis(7),
         }
     }
 
-    /// `reopen` gives a store over the same data; `durable` says whether it finds what the first one kept.
-    pub(crate) async fn keeps<S: Store>(open: impl Fn() -> S, durable: bool) {
-        let store = open();
-        assert!(store.load(UnixMillis(0)).await.unwrap().is_empty());
-        for (key, expires) in [("a", 100), ("b", 200), ("c", 300)] {
-            store.put(record(key, expires)).await.unwrap();
-        }
-        store.remove(vec![KeyHash::of("b"), KeyHash::of("never there")]).await.unwrap();
-        drop(store);
+    pub(in crate::session) async fn all(store: &dyn Store, now: u64) -> BTreeMap<KeyHash, SessionRecord> {
+        let mut found = BTreeMap::new();
+        let mut take = |record: SessionRecord| assert!(found.insert(record.id, record).is_none());
+        store.load(UnixMillis(now), &mut take).await.unwrap();
+        found
+    }
 
-        let mut kept = open().load(UnixMillis(100)).await.unwrap();
-        if !durable {
-            assert!(kept.is_empty());
-            return;
-        }
-        assert_eq!(kept.len(), 1, "b was removed and a has expired");
-        let (kept, put) = (kept.remove(0), record("c", 300));
-        assert_eq!((kept.id, kept.user, kept.role), (put.id, put.user, put.role));
-        assert_eq!((kept.created, kept.expires, kept.last_used), (put.created, put.expires, put.last_used));
-        assert!(kept.token.matches(&put.token) && kept.client == put.client);
+    /// `reopen` gives the store that a process started later would open; the one given to it is closed.
+    pub(in crate::session) async fn holds_for<S: Store>(store: S, reopen: impl Fn(S) -> S) {
+        assert!(all(&store, 0).await.is_empty());
+        store.put(record("a", "low@example.org", 100)).await.unwrap();
+        store.put(record("b", "\u{44e}\0\u{1f511}@example.org", 200)).await.unwrap();
+        store.put(record("c", "root", u64::MAX)).await.unwrap();
+        let store = reopen(store);
+        keeps_every_field(&store).await;
+        skips_what_has_expired(&store).await;
+        let store = replaces_and_removes(store, reopen).await;
+        keeps_the_order_of_calls(&store).await;
+    }
+
+    async fn keeps_every_field(store: &dyn Store) {
+        let found = all(store, 0).await;
+        assert_eq!(found.len(), 3);
+        let (kept, put) = (&found[&KeyHash::of("a")], record("a", "low@example.org", 100));
+        assert!(kept.token.matches(&put.token));
+        assert_eq!(
+            (&kept.user, &kept.role, kept.created, kept.expires, kept.client, kept.last_used),
+            (&put.user, &put.role, put.created, put.expires, put.client, put.last_used)
+        );
+        assert_eq!(found[&KeyHash::of("b")].user.as_str(), "\u{44e}\0\u{1f511}@example.org");
+    }
+
+    async fn skips_what_has_expired(store: &dyn Store) {
+        assert_eq!(all(store, 99).await.len(), 3);
+        assert_eq!(all(store, 100).await.len(), 2);
+    }
+
+    async fn replaces_and_removes<S: Store>(store: S, reopen: impl Fn(S) -> S) -> S {
+        store.put(record("b", "other@example.org", 300)).await.unwrap();
+        store.remove(vec![KeyHash::of("a"), KeyHash::of("never there")]).await.unwrap();
+        let store = reopen(store);
+        let found = all(&store, 0).await;
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[&KeyHash::of("b")].user.as_str(), "other@example.org");
+        store
+    }
+
+    async fn keeps_the_order_of_calls(store: &dyn Store) {
+        drop(store.put(record("d", "low@example.org", 400)));
+        store.remove(vec![KeyHash::of("d")]).await.unwrap();
+        assert!(!all(store, 0).await.contains_key(&KeyHash::of("d")));
     }
 }

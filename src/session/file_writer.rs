@@ -1,0 +1,123 @@
+//! The one thread that writes the sessions file. All that waits goes into one transaction; nobody is answered
+//! before it is on the disk.
+
+use rusqlite::{Connection, TransactionBehavior};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+
+use super::SessionRecord;
+use super::file::{self, fault};
+use super::store::StoreError;
+use crate::clock::UnixMillis;
+use crate::secret::KeyHash;
+
+/// The largest number of changes in one transaction: bounds how long the first of them waits.
+const BATCH: usize = 1024;
+
+/// One change of the file.
+pub(super) enum Write {
+    Put(SessionRecord),
+    Remove(Vec<KeyHash>),
+    RemoveExpired(UnixMillis),
+}
+
+/// Sends changes to the thread. Dropping it waits until all of them are carried out.
+pub(super) struct Writer {
+    path: PathBuf,
+    /// None only while it is dropped.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    #[cfg(test)]
+    commits: Arc<AtomicU64>,
+}
+
+struct Job {
+    write: Write,
+    answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Writer {
+    pub(super) fn start(connection: Connection, path: &Path) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let mut work = Work { connection, path: path.to_owned(), commits: Arc::default() };
+        #[cfg(test)]
+        let commits = Arc::clone(&work.commits);
+        let thread =
+            std::thread::Builder::new().name("sessions-file".into()).spawn(move || work.run(&queue))?;
+        Ok(Self {
+            path: path.to_owned(),
+            jobs: Some(jobs),
+            thread: Some(thread),
+            #[cfg(test)]
+            commits,
+        })
+    }
+
+    /// Asks for a change. It takes its place in the order of changes now, whether or not the future is polled.
+    pub(super) fn ask(&self, write: Write) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job { write, answer }).is_ok());
+        let path = self.path.clone();
+        async move {
+            let stopped = || fault(&path, "its writer has stopped");
+            if !sent {
+                return Err(stopped());
+            }
+            answered.await.unwrap_or_else(|_| Err(stopped()))
+        }
+    }
+
+    /// How many transactions there were.
+    #[cfg(test)]
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // An error is a panic there, which has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    connection: Connection,
+    path: PathBuf,
+    commits: Arc<AtomicU64>,
+}
+
+impl Work {
+    fn run(&mut self, queue: &mpsc::Receiver<Job>) {
+        while let Ok(first) = queue.recv() {
+            let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
+            let result = self.commit(&batch).map_err(|e| e.to_string());
+            for job in batch {
+                // Whoever asked may have gone away; the change is carried out all the same.
+                let _ = job.answer.send(result.clone().map_err(|what| fault(&self.path, &what)));
+            }
+        }
+    }
+
+    /// All or nothing: a transaction that is dropped is rolled back.
+    fn commit(&mut self, batch: &[Job]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for job in batch {
+            match &job.write {
+                Write::Put(record) => file::put(&transaction, record)?,
+                Write::Remove(ids) => file::remove(&transaction, ids)?,
+                Write::RemoveExpired(now) => file::remove_expired(&transaction, *now)?,
+            }
+        }
+        transaction.commit()?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
