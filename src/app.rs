@@ -99,11 +99,14 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
         https = ?listen.https, http = ?listen.http, users = users.len(), roles = access.roles.len(), routes = access.routes.len(),
         sessions = sessions.len(), files = loaded.files.len(), "started"
     );
+    let directory = Directory::new(FileDirectory::new(users));
+    // The user file may have changed while nothing ran: who left it has no session, a new role acts.
+    sessions.reconcile(|user| directory.role_of(user)).await?;
     let live = Live {
         access: Access::new(access, Arc::clone(&sessions), Arc::clone(&tokens)),
         tokens,
         names,
-        directory: Directory::new(FileDirectory::new(users)),
+        directory,
         login,
         cors: cors.as_ref().map(Cors::new).transpose()?,
         limits: limits.clone(),

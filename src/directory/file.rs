@@ -41,6 +41,12 @@ impl FileDirectory {
         self.user(name).map(|user| &user.name)
     }
 
+    /// The role of a user as the file has it now; none for one who is not in it.
+    #[must_use]
+    pub fn role_of(&self, user: &UserName) -> Option<&RoleName> {
+        self.user(user.as_str()).map(|user| &user.role)
+    }
+
     fn user(&self, name: &str) -> Option<&Arc<User>> {
         self.by_name.get(name).and_then(|at| self.users.get(*at))
     }

@@ -82,4 +82,10 @@ impl Directory {
     pub fn known(&self, username: &str) -> Option<&UserName> {
         self.file.known(username)
     }
+
+    /// The user's role now: sessions follow it (contract section 2). None for one who may no longer log in.
+    #[must_use]
+    pub fn role_of(&self, user: &UserName) -> Option<RoleName> {
+        self.file.role_of(user).cloned()
+    }
 }

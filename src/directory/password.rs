@@ -46,7 +46,7 @@ impl Stored {
     /// From `a1 = "<md5 of user:domain:password>"`, 32 hexadecimal digits.
     pub fn parse_a1(text: &str) -> Result<Self, String> {
         let wrong = || "must be 32 hexadecimal digits, the md5 of user:domain:password".to_owned();
-        if text.len() != 32 || !text.is_ascii() {
+        if text.len() != 32 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(wrong());
         }
         let mut bytes = [0; 16];
@@ -113,16 +113,12 @@ fn verify_bcrypt(password: &str, hash: &str) -> bool {
     bcrypt::verify(password, hash).unwrap_or(false)
 }
 
-/// From `user@domain`, with its first `@` read as `:` (`webitel.md`); a user without a domain has none in it.
+/// `md5(user:domain:password)` (contract section 2); a user without a domain has an empty one.
 fn digest_a1(user: &UserName, password: &str) -> [u8; 16] {
     let mut digest = Md5::new();
-    digest.update(user.local());
-    digest.update(":");
-    if let Some(domain) = user.domain() {
-        digest.update(domain);
-        digest.update(":");
+    for part in [user.local(), ":", user.domain().unwrap_or_default(), ":", password] {
+        digest.update(part);
     }
-    digest.update(password);
     digest.finalize().into()
 }
 
@@ -160,7 +156,7 @@ mod tests {
         let hex: String = digest.iter().map(|b| format!("{b:02X}")).collect();
         assert_eq!(Md5::digest("100:d:secret")[..], digest);
         assert!(verify(&Stored::parse_a1(&hex).unwrap(), "secret"));
-        assert_eq!(Md5::digest("root:x")[..], digest_a1(&UserName::new("root"), "x"));
+        assert_eq!(Md5::digest("root::x")[..], digest_a1(&UserName::new("root"), "x"));
     }
 
     #[test]

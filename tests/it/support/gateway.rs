@@ -64,6 +64,15 @@ impl TestGateway {
 
     /// Ends it without a warning, as the kernel would, and starts it again.
     pub(crate) fn kill_and_restart(&mut self) {
+        self.restart_with(|_| {});
+    }
+
+    /// As [`Self::kill_and_restart`], with the user file changed between.
+    pub(crate) fn restart_with(&mut self, change: impl FnOnce(&mut String)) {
+        let path = self.folder.path().join("users.toml");
+        let mut users = std::fs::read_to_string(&path).unwrap();
+        change(&mut users);
+        std::fs::write(&path, users).unwrap();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.child = spawn(self.folder.path());
@@ -118,7 +127,8 @@ fn free() -> SocketAddr {
 
 fn a1(user: &str) -> String {
     use md5::Digest;
-    let digest = md5::Md5::digest(format!("{}:{PASSWORD}", user.replacen('@', ":", 1)));
+    let (name, domain) = user.split_once('@').unwrap_or((user, ""));
+    let digest = md5::Md5::digest(format!("{name}:{domain}:{PASSWORD}"));
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }
 
