@@ -178,6 +178,8 @@ mod tests {
     fn moments_have_an_offset() {
         assert_eq!(moment("1970-01-01T00:00:01Z"), Some(UnixMillis(1000)));
         assert_eq!(moment("1970-01-01T01:00:01.5+01:00"), Some(UnixMillis(1500)));
+        // TOML 1.1 lets the seconds out.
+        assert_eq!(moment("1970-01-01T00:01Z"), Some(UnixMillis(60_000)));
         for text in ["2027-01-01T00:00:00", "2027-01-01", "1960-01-01T00:00:00Z", "whenever"] {
             assert_eq!(moment(text), None, "{text}");
         }
