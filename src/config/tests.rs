@@ -153,6 +153,11 @@ fn faults_of_the_main_file_are_told_with_line_and_key() {
         ("127.0.0.1:9900", "0.0.0.0:9900", "postern.toml:5: listen.admin: is reachable from elsewhere"),
         ("sessions.db", "no/sessions.db", "postern.toml:14: sessions.file: the folder of no/sessions.db"),
         ("http://127.0.0.1:1", "ftp://x", "postern.toml:16: upstreams.up.servers: \"ftp://x\" is no URL"),
+        (
+            "\"http://127.0.0.1:1\"",
+            "\"http://a\", \"h2c://b\"",
+            "postern.toml:16: upstreams.up.servers: mixes h2c with http",
+        ),
         ("\"http://127.0.0.1:1\"", "", "postern.toml:16: upstreams.up.servers: is empty"),
         ("max_requests = 10", "max_requests = 0", "postern.toml:18: limits.max_requests: must be"),
         (

@@ -1,7 +1,7 @@
 //! `[upstreams.NAME]`.
 
 use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName};
 use std::time::Duration;
 
 use super::files;
@@ -30,10 +30,8 @@ fn upstream(name: &str, mut table: Table, f: &mut Findings) -> UpstreamSettings 
         ca: files::certificates(&mut table, "ca_file", f),
         forward_credentials: table.bool("forward_credentials", true, f),
     };
-    if let Some(ca) = &settings.ca {
-        check_authorities(ca, &table, f);
-    }
-    note_what_comes_later(&settings, &table, f);
+    check_schemes(&settings.servers, &table, f);
+    check_authorities(&settings, &table, f);
     table.finish(f);
     settings
 }
@@ -47,11 +45,13 @@ fn servers(table: &mut Table, f: &mut Findings) -> Vec<ServerUrl> {
 fn server(text: &str) -> Result<ServerUrl, String> {
     let schemes = [("http", Scheme::Http, 80), ("https", Scheme::Https, 443), ("h2c", Scheme::H2c, 80)];
     let values::Url { scheme, host, port, rest } = values::url(text, &schemes)?;
-    if rest.is_empty() {
-        Ok(ServerUrl { scheme, host, port })
-    } else {
-        Err(format!("\"{text}\" has a path; a server is its scheme, host and port alone"))
+    if !rest.is_empty() {
+        return Err(format!("\"{text}\" has a path; a server is its scheme, host and port alone"));
     }
+    if scheme == Scheme::Https && ServerName::try_from(host.as_str()).is_err() {
+        return Err(format!("\"{text}\" has a host that no certificate can be for"));
+    }
+    Ok(ServerUrl { scheme, host, port })
 }
 
 fn health(mut table: Table, f: &mut Findings) -> HealthSettings {
@@ -64,20 +64,35 @@ fn health(mut table: Table, f: &mut Findings) -> HealthSettings {
     HealthSettings { path: path.unwrap_or_else(|| "/".to_owned()), interval }
 }
 
-/// Each must be one that a server's certificate can be checked against.
-fn check_authorities(authorities: &[CertificateDer<'static>], table: &Table, f: &mut Findings) {
+/// HTTP/2 without TLS is spoken by all servers of an upstream or by none.
+fn check_schemes(servers: &[ServerUrl], table: &Table, f: &mut Findings) {
+    let h2c = servers.iter().filter(|server| server.scheme == Scheme::H2c).count();
+    if h2c != 0 && h2c != servers.len() {
+        table.fault("servers", "mixes h2c with http or https; make two upstreams of them", f);
+    }
+}
+
+/// An https server needs authorities to check its certificate against: those of `ca_file`, else the system's.
+fn check_authorities(settings: &UpstreamSettings, table: &Table, f: &mut Findings) {
+    let has_https = settings.servers.iter().any(|server| server.scheme == Scheme::Https);
+    if let Some(authorities) = &settings.ca {
+        check_each(authorities, table, f);
+        if !has_https && !settings.servers.is_empty() {
+            let what = "is of no use without an https server";
+            f.warn(&table.place_of("ca_file"), &table.key("ca_file"), what);
+        }
+    } else if has_https && !table.has("ca_file") && rustls_native_certs::load_native_certs().certs.is_empty()
+    {
+        table.fault("ca_file", "is missing, and this system has no authorities; name a file of them", f);
+    }
+}
+
+fn check_each(authorities: &[CertificateDer<'static>], table: &Table, f: &mut Findings) {
     let mut roots = RootCertStore::empty();
     for authority in authorities {
         if let Err(error) = roots.add(authority.clone()) {
             return table.fault("ca_file", format!("holds a certificate that cannot be used: {error}"), f);
         }
-    }
-}
-
-fn note_what_comes_later(settings: &UpstreamSettings, table: &Table, f: &mut Findings) {
-    table.not_yet("health", f);
-    if settings.servers.iter().any(|server| server.scheme == Scheme::H2c) {
-        f.later(&table.place_of("servers"), &table.key("servers"), "h2c:// is not supported yet");
     }
 }
 
