@@ -1,16 +1,19 @@
-//! The command line (contract section 1): one file a subcommand where it is more than a call.
+//! The command line (contract section 1): one file a subcommand where it is more than a call. Reads no file and starts
+//! nothing itself; results go to standard output, everything else to standard error.
 
 pub mod demo;
 
 use clap::{Args, Parser, Subcommand};
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
+use std::iter;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use zeroize::Zeroizing;
 
 use crate::app;
-use crate::config::{self, Fault, Loaded, Source};
+use crate::config::{self, Fault, Source};
 use crate::directory::password;
-use crate::secret::{ExposeSecret, SecretString};
+use crate::secret::SecretString;
 
 /// Wrong usage or configuration.
 const WRONG: u8 = 2;
@@ -26,16 +29,21 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the gateway in the foreground; SIGTERM or SIGINT drains it
-    #[command(after_help = "Example:\n  postern run --config /etc/postern/postern.toml")]
+    #[command(after_help = "Example:\n  postern run --config /etc/postern/postern.toml\n\n\
+        Exit codes: 0 drained and ended, 1 failed while running, 2 wrong usage or configuration.")]
     Run(Config),
     /// Run the gateway with a certificate, users and a backend of its own; nothing to prepare
-    #[command(after_help = "Example:\n  postern demo")]
+    #[command(
+        after_help = "Example:\n  postern demo\n\nPrints the curl calls that show it at work; Ctrl-C ends it."
+    )]
     Demo,
     /// Load and check everything that `run` would; exit 2 with every fault
-    #[command(after_help = "Example:\n  postern check --config /etc/postern/postern.toml")]
+    #[command(after_help = "Example:\n  postern check --config /etc/postern/postern.toml\n\n\
+        A fault is told as `file:line: key: what is wrong and what would be right`.")]
     Check(Config),
     /// Read a password from standard input and print its argon2id hash for the user file
-    #[command(after_help = "Example:\n  postern hash-password < password.txt")]
+    #[command(after_help = "Examples:\n  postern hash-password\n  postern hash-password < password.txt\n\n\
+        On a terminal it asks, without echo. The end of the line does not belong to the password.")]
     HashPassword,
 }
 
@@ -59,70 +67,126 @@ impl Cli {
     }
 }
 
-fn load(config: Option<PathBuf>) -> Result<Loaded, ExitCode> {
-    config::load(&Source::from_process(config)).map_err(|faults| wrong(&faults))
-}
-
-fn wrong(faults: &[Fault]) -> ExitCode {
-    faults.iter().for_each(|fault| eprintln!("{fault}"));
-    ExitCode::from(WRONG)
-}
-
 fn run(config: Option<PathBuf>) -> ExitCode {
-    match load(config) {
+    match config::load(&Source::from_process(config)) {
         Ok(loaded) if !loaded.unsupported.is_empty() => wrong(&loaded.unsupported),
         Ok(loaded) => app::run(loaded),
-        Err(code) => code,
+        Err(faults) => wrong(&faults),
     }
 }
 
 fn check(config: Option<PathBuf>) -> ExitCode {
-    let loaded = match load(config) {
+    let loaded = match config::load(&Source::from_process(config)) {
         Ok(loaded) => loaded,
-        Err(code) => return code,
+        Err(faults) => return wrong(&faults),
     };
-    loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-    loaded.unsupported.iter().for_each(|later| eprintln!("warning: {later}; run refuses it"));
+    tell(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
+    tell(loaded.unsupported.iter().map(|later| format!("warning: {later}; `run` refuses it")));
     let config::Settings { access, users, upstreams, .. } = &loaded.settings;
-    println!(
-        "ok: {} routes, {} roles, {} users, {} upstreams",
-        access.routes.len(),
-        access.roles.len(),
+    let (routes, roles) = (access.routes.len(), access.roles.len());
+    print(&format!(
+        "ok: {routes} routes, {roles} roles, {} users, {} upstreams",
         users.len(),
         upstreams.len()
-    );
-    ExitCode::SUCCESS
+    ))
+}
+
+fn wrong(faults: &[Fault]) -> ExitCode {
+    tell(faults.iter().map(ToString::to_string));
+    ExitCode::from(WRONG)
+}
+
+/// Lines on standard error. When nobody reads there, there is nobody to tell.
+fn tell(lines: impl Iterator<Item = String>) {
+    let mut stderr = io::stderr().lock();
+    for line in lines {
+        let _: io::Result<()> = writeln!(stderr, "{line}");
+    }
+}
+
+/// A result on standard output; failing when nobody takes it.
+fn print(line: &str) -> ExitCode {
+    match writeln!(io::stdout(), "{line}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn hash_password() -> ExitCode {
     match read_password().and_then(|password| password::hash(&password)) {
-        Ok(hash) => {
-            println!("{hash}");
-            ExitCode::SUCCESS
-        }
+        Ok(hash) => print(&hash),
         Err(what) => {
-            eprintln!("postern hash-password: {what}");
+            tell(iter::once(format!("postern hash-password: {what}")));
             ExitCode::from(WRONG)
         }
     }
 }
 
-/// Without its line's end, and without echo on a terminal.
+/// Without echo on a terminal.
 fn read_password() -> Result<SecretString, String> {
-    let password = if std::io::stdin().is_terminal() {
-        rpassword::prompt_password("Password: ").map_err(|error| error.to_string())?
+    let cannot = |error: io::Error| format!("the password cannot be read: {error}");
+    let line = if io::stdin().is_terminal() {
+        // Standard output is for the hash alone.
+        tell_prompt("Password: ");
+        Zeroizing::new(rpassword::read_password().map_err(cannot)?)
     } else {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|error| format!("the password cannot be read: {error}"))?;
+        let mut text = Zeroizing::new(String::new());
+        io::stdin().read_to_string(&mut text).map_err(cannot)?;
         text
     };
-    let password = SecretString::from(password);
-    let text = password.expose_secret();
-    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-    if text.is_empty() {
-        return Err("the password is empty".to_owned());
+    match without_line_end(&line) {
+        "" => Err("the password is empty".to_owned()),
+        password => Ok(SecretString::from(password)),
     }
-    Ok(SecretString::from(text))
+}
+
+fn tell_prompt(prompt: &str) {
+    let mut stderr = io::stderr();
+    let _: io::Result<()> = stderr.write_all(prompt.as_bytes()).and_then(|()| stderr.flush());
+}
+
+/// Without one line feed, or carriage return and line feed, at the end.
+fn without_line_end(line: &str) -> &str {
+    line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_subcommand_has_an_example_that_is_a_call_of_it() {
+        let mut cli = Cli::command();
+        cli.build();
+        let names: Vec<_> = cli.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        assert_eq!(names, ["run", "demo", "check", "hash-password", "help"]);
+        for sub in cli.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+            let (name, help) = (sub.get_name().to_owned(), sub.render_long_help().to_string());
+            assert!(help.contains("Example") && help.contains(&format!("\n  postern {name}")), "{help}");
+        }
+    }
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["postern", "check", "--config", "a"]).is_ok());
+        for wrong in [
+            &["postern", "check", "--config"][..],
+            &["postern", "run", "x"],
+            &["postern", "no"],
+            &["postern"],
+        ] {
+            assert_eq!(Cli::try_parse_from(wrong).err().unwrap().exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn one_line_end_does_not_belong_to_a_password() {
+        for (line, password) in
+            [("a\n", "a"), ("a\r\n", "a"), ("a", "a"), ("a\n\n", "a\n"), (" a \n", " a "), ("\n", "")]
+        {
+            assert_eq!(without_line_end(line), password);
+        }
+    }
 }

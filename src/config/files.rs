@@ -1,100 +1,171 @@
-//! Files that the configuration names: keys, certificates, secrets.
+//! Files that the configuration names: keys, certificates, secrets. Their contents are never shown.
 
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::Path;
+use zeroize::Zeroizing;
 
-use super::Fault;
-use super::table::{Faults, Table};
-use super::tree::Origin;
-use crate::secret::{SecretSlice, SecretString};
+use super::findings::Findings;
+use super::table::{Table, Text};
+use crate::secret::{ExposeSecret, SecretSlice, SecretString};
 
-/// What reading files leaves behind beside their contents.
-#[derive(Default)]
-pub(super) struct Files {
-    pub(super) read: Vec<PathBuf>,
-    pub(super) warnings: Vec<Fault>,
+/// No key, certificate or bundle is larger.
+const LARGEST: u64 = 4 * 1024 * 1024;
+
+/// A secret's bytes, as they are. A file that others may read is told as a warning.
+pub(super) fn secret(table: &mut Table, name: &str, f: &mut Findings) -> Option<SecretSlice<u8>> {
+    let named = table.text_at(name, f)?;
+    let key = table.key(name);
+    secret_at(&named, &key, f)
 }
 
-impl Files {
-    fn bytes(&mut self, key: &str, text: &str, origin: &Origin) -> Result<Vec<u8>, String> {
-        let path = origin.path(text);
-        let bytes = std::fs::read(&path).map_err(|error| format!("{text} cannot be read: {error}"))?;
-        self.read.push(path);
-        if bytes.is_empty() {
-            return Err(format!("{key}: {text} is empty"));
+/// As [`secret`], of a file that is already taken out of its table.
+pub(super) fn secret_at(named: &Text, key: &str, f: &mut Findings) -> Option<SecretSlice<u8>> {
+    let mut bytes = bytes(named, key, f)?;
+    warn_of_readers(named, key, f);
+    Some(SecretSlice::from(std::mem::take(&mut *bytes)))
+}
+
+/// A secret that is a line of text; its end does not belong to it.
+pub(super) fn secret_text(table: &mut Table, name: &str, f: &mut Findings) -> Option<SecretString> {
+    let named = table.text_at(name, f)?;
+    let key = table.key(name);
+    let secret = secret_at(&named, &key, f)?;
+    let text = std::str::from_utf8(secret.expose_secret()).map(|text| text.trim_end_matches(['\r', '\n']));
+    match text {
+        Ok("") => f.fault(&named.origin, &key, format!("{} is empty", named.text)),
+        Ok(text) => return Some(SecretString::from(text)),
+        Err(_) => f.fault(&named.origin, &key, format!("{} is no UTF-8 text", named.text)),
+    }
+    None
+}
+
+/// A PEM file of certificates, at least one.
+pub(super) fn certificates(
+    table: &mut Table,
+    name: &str,
+    f: &mut Findings,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let named = table.text_at(name, f)?;
+    let key = table.key(name);
+    let bytes = bytes(&named, &key, f)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let what = match read {
+        Ok(chain) if !chain.is_empty() => return Some(chain),
+        Ok(_) | Err(pem::Error::NoItemsFound) => {
+            "holds no PEM certificate (-----BEGIN CERTIFICATE-----)".to_owned()
         }
-        Ok(bytes)
-    }
+        Err(error) => format!("is no PEM file of certificates: {error}"),
+    };
+    f.fault(&named.origin, &key, format!("{} {what}", named.text));
+    None
+}
 
-    /// A file that others may read is told as a warning.
-    pub(super) fn secret(
-        &mut self,
-        key: &str,
-        text: &str,
-        origin: &Origin,
-    ) -> Result<SecretSlice<u8>, String> {
-        let bytes = self.bytes(key, text, origin)?;
-        let mode = std::fs::metadata(origin.path(text)).map_or(0, |metadata| metadata.permissions().mode());
-        if mode & 0o077 != 0 {
-            self.warnings.push(origin.fault(
-                key,
-                format!("{text} can be read by others (mode {:03o}); chmod 600 it", mode & 0o777),
-            ));
+/// A PEM file with a private key: PKCS#8, PKCS#1 or SEC1.
+pub(super) fn private_key(table: &mut Table, name: &str, f: &mut Findings) -> Option<PrivateKeyDer<'static>> {
+    let named = table.text_at(name, f)?;
+    let key = table.key(name);
+    let bytes = secret_at(&named, &key, f)?;
+    let what = match PrivateKeyDer::from_pem_slice(bytes.expose_secret()) {
+        Ok(private) => return Some(private),
+        Err(pem::Error::NoItemsFound) => "holds no PEM private key (-----BEGIN PRIVATE KEY-----)".to_owned(),
+        Err(error) => format!("is no PEM file of a private key: {error}"),
+    };
+    f.fault(&named.origin, &key, format!("{} {what}", named.text));
+    None
+}
+
+/// A file's bytes; none and a fault when it is missing, empty, or no file.
+fn bytes(named: &Text, key: &str, f: &mut Findings) -> Option<Zeroizing<Vec<u8>>> {
+    let path = named.origin.path(&named.text);
+    match read(&path) {
+        Ok(bytes) => {
+            f.files.push(path);
+            Some(bytes)
         }
-        Ok(SecretSlice::from(bytes))
+        Err(what) => {
+            f.fault(&named.origin, key, format!("{} {what}", named.text));
+            None
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    // Asked first: opening a pipe would wait for its writer.
+    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err("is no file".to_owned());
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path).map_err(cannot)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    match bytes.len() as u64 {
+        0 => Err("is empty".to_owned()),
+        n if n > LARGEST => Err(format!("is larger than {} MiB", LARGEST / 1024 / 1024)),
+        _ => Ok(bytes),
+    }
+}
+
+/// A warning when others than the owner may read or change the file.
+pub(super) fn warn_of_readers(named: &Text, key: &str, f: &mut Findings) {
+    let mode = std::fs::metadata(named.origin.path(&named.text)).map_or(0, |file| file.permissions().mode());
+    if mode & 0o066 != 0 {
+        let what = format!(
+            "{} is open to others than its owner (mode {:03o}); chmod 600 it",
+            named.text,
+            mode & 0o777
+        );
+        f.warn(&named.origin, key, what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::{self, Origin};
+    use super::*;
+    use std::fs;
+
+    fn read_with<T>(
+        content: Option<&[u8]>,
+        mode: u32,
+        read: impl FnOnce(&mut Table, &mut Findings) -> T,
+    ) -> (T, Findings) {
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(content) = content {
+            fs::write(folder.path().join("x"), content).unwrap();
+            fs::set_permissions(folder.path().join("x"), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let main = folder.path().join("main.toml");
+        let entries = tree::parse("k = \"x\"", &main).ok().unwrap();
+        let (mut table, mut f) = (Table::new(entries, Origin::start_of(&main), "t"), Findings::default());
+        (read(&mut table, &mut f), f)
     }
 
-    pub(super) fn secret_text(
-        &mut self,
-        key: &str,
-        text: &str,
-        origin: &Origin,
-    ) -> Result<SecretString, String> {
-        use crate::secret::ExposeSecret;
-        let bytes = self.secret(key, text, origin)?;
-        let secret =
-            std::str::from_utf8(bytes.expose_secret()).map_err(|_| format!("{text} is no UTF-8 text"))?;
-        Ok(SecretString::from(secret.trim_end_matches(['\r', '\n'])))
+    #[test]
+    fn a_secret_is_its_bytes_as_they_are() {
+        let (secret, f) = read_with(Some(b"a\xff\n"), 0o600, |t, f| secret(t, "k", f));
+        assert_eq!(secret.unwrap().expose_secret(), b"a\xff\n");
+        assert!(f.faults.is_empty() && f.warnings.is_empty() && f.files.len() == 1);
     }
 
-    pub(super) fn chain(
-        &mut self,
-        key: &str,
-        text: &str,
-        origin: &Origin,
-    ) -> Result<Vec<CertificateDer<'static>>, String> {
-        let bytes = self.bytes(key, text, origin)?;
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("{text} is no PEM file of certificates: {error}"))?;
-        if chain.is_empty() { Err(format!("{text} holds no PEM certificate")) } else { Ok(chain) }
+    #[test]
+    fn a_secret_that_others_can_read_is_a_warning() {
+        for mode in [0o644, 0o640, 0o606] {
+            let (_, f) = read_with(Some(b"a"), mode, |t, f| secret(t, "k", f));
+            assert!(f.warnings[0].to_string().contains("t.k: x is open"), "{mode:o}");
+        }
     }
 
-    pub(super) fn key(
-        &mut self,
-        key: &str,
-        text: &str,
-        origin: &Origin,
-    ) -> Result<PrivateKeyDer<'static>, String> {
-        use crate::secret::ExposeSecret;
-        let bytes = self.secret(key, text, origin)?;
-        PrivateKeyDer::from_pem_slice(bytes.expose_secret())
-            .map_err(|error| format!("{text} holds no PEM private key: {error}"))
-    }
-
-    /// `chain_key` and `key_key` of one table.
-    pub(super) fn identity(
-        &mut self,
-        table: &mut Table,
-        faults: &mut Faults,
-    ) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let had = (table.has("cert_file"), table.has("key_file"));
-        let chain = table.parsed("cert_file", faults, |text, origin| self.chain("cert_file", text, origin));
-        let key = table.parsed("key_file", faults, |text, origin| self.key("key_file", text, origin));
-        let chain = table.required(chain, had.0, "cert_file", faults);
-        let key = table.required(key, had.1, "key_file", faults);
-        chain.zip(key)
+    #[test]
+    fn empty_missing_and_unreadable_files_are_faults() {
+        assert!(read_with(Some(b""), 0o600, |t, f| secret(t, "k", f)).0.is_none());
+        assert!(read_with(None, 0o600, |t, f| secret(t, "k", f)).0.is_none());
+        assert!(read_with(Some(b"\n"), 0o600, |t, f| secret_text(t, "k", f)).0.is_none());
+        let (chain, f) = read_with(Some(b"no pem"), 0o600, |t, f| certificates(t, "k", f));
+        assert!(chain.is_none() && f.faults[0].what.contains("holds no PEM certificate"), "{:?}", f.faults);
+        let (key, f) = read_with(Some(b"no pem"), 0o600, |t, f| private_key(t, "k", f));
+        assert!(key.is_none() && f.faults[0].what.contains("holds no PEM private key"), "{:?}", f.faults);
     }
 }

@@ -1,4 +1,4 @@
-//! TOML files and the environment as one tree in which every value knows where it stands.
+//! A TOML file as a tree in which every value knows where it stands. Knows no key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,28 @@ pub(super) enum Origin {
     },
     /// An environment variable, and the folder of the main file.
     Variable {
-        name: String,
+        name: Arc<str>,
         folder: Arc<Path>,
     },
 }
 
 impl Origin {
+    /// The first line of a file.
+    pub(super) fn start_of(path: &Path) -> Self {
+        Self::in_file(&path.display().to_string().into(), &folder_of(path), 1)
+    }
+
+    fn in_file(file: &Arc<str>, folder: &Arc<Path>, line: usize) -> Self {
+        Self::File { place: Place { file: Arc::clone(file), line }, folder: Arc::clone(folder) }
+    }
+
+    /// A fault of the environment names the variable instead of the key.
     pub(super) fn fault(&self, key: &str, what: impl Into<String>) -> Fault {
-        match self {
-            Self::File { place, .. } => {
-                Fault { place: Some(place.clone()), key: key.to_owned(), what: what.into() }
-            }
-            Self::Variable { name, .. } => Fault { place: None, key: name.clone(), what: what.into() },
-        }
+        let (place, key) = match self {
+            Self::File { place, .. } => (Some(place.clone()), key),
+            Self::Variable { name, .. } => (None, &**name),
+        };
+        Fault { place, key: key.to_owned(), what: what.into() }
     }
 
     /// Relative paths are relative to the file that holds them.
@@ -42,26 +51,36 @@ impl Origin {
     pub(super) fn place(&self) -> Place {
         match self {
             Self::File { place, .. } => place.clone(),
-            Self::Variable { name, .. } => Place { file: name.as_str().into(), line: 0 },
+            Self::Variable { name, .. } => Place { file: Arc::clone(name), line: 0 },
         }
     }
 }
 
-#[derive(Clone, Debug)]
+pub(super) fn folder_of(path: &Path) -> Arc<Path> {
+    path.parent().unwrap_or(Path::new("")).into()
+}
+
+/// No `Debug`: the value may be a secret that stands where it should not.
+#[derive(Clone)]
 pub(super) struct Node {
     pub(super) origin: Origin,
     pub(super) value: Value,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Value {
     Text(String),
+    /// What a variable holds: whoever reads it knows of which type it must be.
+    Raw(String),
     Integer(i64),
+    /// Too large for an `i64`.
+    HugeInteger,
+    Float(f64),
     Bool(bool),
+    /// As RFC 3339 has it, perhaps without its offset.
     Time(String),
     List(Vec<Node>),
     Table(Entries),
-    Other(&'static str),
 }
 
 pub(super) type Entries = BTreeMap<String, Node>;
@@ -70,148 +89,115 @@ impl Value {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
-            Self::Integer(_) => "an integer",
+            Self::Raw(_) => "a single value",
+            Self::Integer(_) | Self::HugeInteger => "an integer",
+            Self::Float(_) => "a fraction",
             Self::Bool(_) => "a boolean",
             Self::Time(_) => "a time",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
-            Self::Other(kind) => kind,
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Raw(text) => Some(text),
+            _ => None,
         }
     }
 }
 
-/// Reads one file. Its syntax faults are all there is to say about it.
-pub(super) fn read(path: &Path, shown: &str) -> Result<Node, Vec<Fault>> {
-    let folder: Arc<Path> = path.parent().unwrap_or(Path::new("")).into();
-    let file: Arc<str> = shown.into();
-    let at =
-        |line| Origin::File { place: Place { file: Arc::clone(&file), line }, folder: Arc::clone(&folder) };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| vec![at(1).fault("", format!("cannot be read: {error}"))])?;
-    let (table, errors) = DeTable::parse_recoverable(&text);
-    if !errors.is_empty() {
-        let line = |error: &toml::de::Error| error.span().map_or(1, |span| line_of(&text, span.start));
-        return Err(errors
-            .iter()
-            .map(|error| at(line(error)).fault("", first_line(error.message())))
-            .collect());
+/// A file's text as a tree. Its syntax faults are all there is to say about it: what follows the first would be
+/// guesses.
+pub(super) fn parse(text: &str, path: &Path) -> Result<Entries, Vec<Fault>> {
+    let (file, folder) = (path.display().to_string().into(), folder_of(path));
+    let at = |offset| Origin::in_file(&file, &folder, line_of(text, offset));
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok(entries(table.get_ref(), &at));
     }
-    let reader = Reader { text: &text, at: &at };
-    Ok(Node { origin: at(1), value: Value::Table(reader.table(table.get_ref())) })
-}
-
-fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().to_owned()
+    let fault = |error: &toml::de::Error| {
+        let at = at(error.span().map_or(0, |span| span.start));
+        at.fault("", format!("is no TOML: {}", error.message().replace('\n', ", ")))
+    };
+    Err(errors.iter().map(fault).collect())
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes().iter().take(offset).filter(|b| **b == b'\n').count() + 1
 }
 
-struct Reader<'t, F> {
-    text: &'t str,
-    at: &'t F,
+fn entries(table: &DeTable<'_>, at: &impl Fn(usize) -> Origin) -> Entries {
+    // A value stands where its key does.
+    let entry = |(key, value): (&Spanned<_>, &Spanned<_>)| {
+        let key: &Spanned<std::borrow::Cow<'_, str>> = key;
+        (key.get_ref().to_string(), node(at(key.span().start), value, at))
+    };
+    table.iter().map(entry).collect()
 }
 
-impl<F: Fn(usize) -> Origin> Reader<'_, F> {
-    fn table(&self, table: &DeTable<'_>) -> Entries {
-        table
-            .iter()
-            .map(|(key, value)| (key.get_ref().to_string(), self.node(key.span().start, value)))
-            .collect()
+fn node(origin: Origin, value: &Spanned<DeValue<'_>>, at: &impl Fn(usize) -> Origin) -> Node {
+    let value = match value.get_ref() {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Boolean(b) => Value::Bool(*b),
+        DeValue::Datetime(time) => Value::Time(time.to_string()),
+        DeValue::Integer(n) => {
+            i64::from_str_radix(n.as_str(), n.radix()).map_or(Value::HugeInteger, Value::Integer)
+        }
+        DeValue::Float(f) => Value::Float(f.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Array(list) => {
+            Value::List(list.iter().map(|item| node(at(item.span().start), item, at)).collect())
+        }
+        DeValue::Table(table) => Value::Table(entries(table, at)),
+    };
+    Node { origin, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(entries: &Entries, path: &[&str]) -> usize {
+        let (first, rest) = path.split_first().unwrap();
+        match (&entries[*first].value, rest) {
+            (Value::Table(inner), [_, ..]) => line(inner, rest),
+            _ => entries[*first].origin.place().line,
+        }
     }
 
-    /// A value stands where its key does.
-    fn node(&self, start: usize, value: &Spanned<DeValue<'_>>) -> Node {
-        let origin = (self.at)(line_of(self.text, start));
-        let value = match value.get_ref() {
-            DeValue::String(text) => Value::Text(text.to_string()),
-            DeValue::Boolean(b) => Value::Bool(*b),
-            DeValue::Datetime(time) => Value::Time(time.to_string()),
-            DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
-                .map_or(Value::Other("a huge integer"), Value::Integer),
-            DeValue::Array(list) => {
-                Value::List(list.iter().map(|item| self.node(item.span().start, item)).collect())
-            }
-            DeValue::Table(table) => Value::Table(self.table(table)),
-            DeValue::Float(_) => Value::Other("a float"),
+    #[test]
+    fn values_stand_where_their_keys_do() {
+        let text = "a = 1\n\n[b]\nc.d = \"x\"\n[b.e]\nf = [\n 1,\n {g = 2},\n]\n";
+        let tree = parse(text, Path::new("dir/x.toml")).ok().unwrap();
+        for (path, expected) in [(&["a"][..], 1), (&["b"], 3), (&["b", "c", "d"], 4), (&["b", "e", "f"], 6)] {
+            assert_eq!(line(&tree, path), expected, "{path:?}");
+        }
+        let Value::Table(b) = &tree["b"].value else { panic!() };
+        let Value::Table(e) = &b["e"].value else { panic!() };
+        let Value::List(f) = &e["f"].value else { panic!() };
+        assert_eq!(f.iter().map(|n| n.origin.place().line).collect::<Vec<_>>(), [7, 8]);
+        assert_eq!(f[0].origin.path("k"), Path::new("dir/k"));
+    }
+
+    #[test]
+    fn integers_of_all_writings_are_read() {
+        let tree =
+            parse("a = 1_000\nb = 0xff\nc = -3\nd = 99999999999999999999", Path::new("x")).ok().unwrap();
+        let integer = |key: &str| match tree[key].value {
+            Value::Integer(n) => Some(n),
+            _ => None,
         };
-        Node { origin, value }
+        assert_eq!(
+            [integer("a"), integer("b"), integer("c"), integer("d")],
+            [Some(1000), Some(255), Some(-3), None]
+        );
     }
-}
 
-/// Adds `more` to `into`: tables grow together, lists of tables are appended, anything else twice is a fault.
-pub(super) fn merge(into: &mut Entries, more: Entries, faults: &mut Vec<Fault>) {
-    for (key, node) in more {
-        let Some(known) = into.get_mut(&key) else {
-            into.insert(key, node);
-            continue;
-        };
-        match (&mut known.value, node.value) {
-            (Value::Table(known), Value::Table(more)) => merge(known, more, faults),
-            (Value::List(known), Value::List(more))
-                if more.iter().chain(known.iter()).all(|n| matches!(n.value, Value::Table(_))) =>
-            {
-                known.extend(more);
-            }
-            _ => {
-                let first = known.origin.place();
-                faults.push(node.origin.fault(
-                    &key,
-                    format!("is set twice, first at {}:{}; set it once", first.file, first.line),
-                ));
-            }
-        }
-    }
-}
-
-/// `POSTERN_A__B_C` overrides `a.b_c`. `listed` are the tables whose keys are names of the user's choice.
-pub(super) fn override_by(
-    tree: &mut Entries,
-    env: &[(String, String)],
-    folder: &Arc<Path>,
-    faults: &mut Vec<Fault>,
-) {
-    for (name, value) in env {
-        let Some(path) = name.strip_prefix("POSTERN_").filter(|path| path.contains("__")) else { continue };
-        let origin = Origin::Variable { name: name.clone(), folder: Arc::clone(folder) };
-        let steps: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-        if steps.iter().any(String::is_empty) || !set(tree, &steps, value, &origin) {
-            faults.push(origin.fault(
-                name,
-                "names no key of the configuration; a key is its path in upper case with __ between levels",
-            ));
-        }
-    }
-}
-
-/// Names that a user chose must be there already; keys of the program's own are judged when they are read.
-fn set(tree: &mut Entries, steps: &[String], value: &str, origin: &Origin) -> bool {
-    let Some((step, rest)) = steps.split_first() else { return false };
-    let known = tree.keys().find(|key| key.eq_ignore_ascii_case(step)).cloned();
-    let chosen = matches!(step.as_str(), "upstreams" | "roles" | "users" | "domain_tokens" | "routes");
-    if known.is_none() && chosen {
-        return false;
-    }
-    let key = known.unwrap_or_else(|| step.clone());
-    if rest.is_empty() {
-        if tree.get(&key).is_some_and(|node| matches!(node.value, Value::List(_) | Value::Table(_))) {
-            return false;
-        }
-        tree.insert(key, Node { origin: origin.clone(), value: Value::Text(value.to_owned()) });
-        return true;
-    }
-    let table = Node { origin: origin.clone(), value: Value::Table(Entries::new()) };
-    match &mut tree.entry(key).or_insert(table).value {
-        Value::Table(entries) if chosen => {
-            let Some((name, rest)) = rest.split_first() else { return false };
-            let name = entries.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
-            match name.and_then(|name| entries.get_mut(&name)).map(|node| &mut node.value) {
-                Some(Value::Table(entries)) => set(entries, rest, value, origin),
-                _ => false,
-            }
-        }
-        Value::Table(entries) => set(entries, rest, value, origin),
-        _ => false,
+    #[test]
+    fn every_syntax_fault_of_a_file_is_told_with_its_line() {
+        let faults = parse("a = 1\n[b\n[c]\nd = \n", Path::new("x.toml")).err().unwrap();
+        let lines: Vec<_> = faults.iter().map(|fault| fault.place.as_ref().unwrap().line).collect();
+        assert!(lines.contains(&2) && lines.contains(&4), "{lines:?}");
+        assert!(faults.iter().all(|fault| fault.to_string().starts_with("x.toml:")));
     }
 }
