@@ -1,7 +1,6 @@
 //! The user file.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::password::Stored;
@@ -23,16 +22,17 @@ pub struct User {
 pub struct FileDirectory {
     users: Vec<Arc<User>>,
     by_name: HashMap<String, usize>,
-    /// Chooses a stand-in for an unknown user; another one in each process.
-    key: RandomState,
+    /// Whose password takes longest to compare.
+    slowest: Option<usize>,
 }
 
 impl FileDirectory {
     #[must_use]
     pub fn new(users: Vec<User>) -> Self {
+        let slowest = (0..users.len()).max_by_key(|at| users.get(*at).map(|user| user.password.cost()));
         let by_name =
             users.iter().enumerate().map(|(at, user)| (user.name.as_str().to_owned(), at)).collect();
-        Self { users: users.into_iter().map(Arc::new).collect(), by_name, key: RandomState::new() }
+        Self { users: users.into_iter().map(Arc::new).collect(), by_name, slowest }
     }
 
     /// Names are compared letter for letter.
@@ -61,10 +61,11 @@ impl FileDirectory {
         let missing = if user.is_some() { Refusal::InvalidCredentials } else { Refusal::UnknownUser };
         let password = proof.password.ok_or(missing)?;
         let Some(user) = user else {
-            self.waste_time(verifier, name, password).await?;
+            self.waste_time(verifier, None, password).await?;
             return Err(Refusal::UnknownUser);
         };
-        if !compare(verifier, user, password).await? {
+        if !compare(verifier, user, password.clone()).await? {
+            self.waste_time(verifier, Some(user.password.cost()), password).await?;
             return Err(Refusal::InvalidCredentials);
         }
         // After the password, so that a second factor is told of to nobody else.
@@ -77,19 +78,20 @@ impl FileDirectory {
         Ok(Verified { user: user.name.clone(), role: user.role.clone() })
     }
 
-    /// An unknown user costs what a known one does: the same stand-in's hash each time.
+    /// A refused login takes as long as the slowest hash of the file, whoever it names and however his own password is
+    /// stored: the time does not tell an unknown user from a wrong password.
     async fn waste_time(
         &self,
         verifier: &Verifier,
-        name: &str,
+        spent: Option<u64>,
         password: SecretString,
     ) -> Result<(), Refusal> {
-        let Some(users) = u64::try_from(self.users.len()).ok().filter(|n| *n > 0) else { return Ok(()) };
-        let at = usize::try_from(self.key.hash_one(name) % users).unwrap_or(0);
-        if let Some(stand_in) = self.users.get(at) {
-            compare(verifier, stand_in, password).await?;
+        match self.slowest.and_then(|at| self.users.get(at)) {
+            Some(user) if spent.is_none_or(|spent| user.password.cost() > spent) => {
+                compare(verifier, user, password).await.map(|_| ())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -148,6 +150,22 @@ mod tests {
             verify(&FileDirectory::default(), &by, "a@d", Some("right"), None).await,
             Err(Refusal::UnknownUser)
         );
+    }
+
+    #[test]
+    fn the_slowest_hash_of_the_file_is_known() {
+        let user = |name, password| User {
+            name: UserName::new(name),
+            password: Stored::parse(password).or_else(|_| Stored::parse_a1(password)).unwrap(),
+            role: RoleName::new("user"),
+            totp: None,
+        };
+        let argon2id = password::hash(&SecretString::from("x")).unwrap();
+        let bcrypt = bcrypt::hash("x", 4).unwrap();
+        let a1 = "0".repeat(32);
+        let users = vec![user("a", &a1), user("b", &argon2id), user("c", &bcrypt), user("d", &a1)];
+        assert_eq!(FileDirectory::new(users).slowest, Some(1));
+        assert_eq!(FileDirectory::default().slowest, None);
     }
 
     #[tokio::test]

@@ -57,6 +57,20 @@ impl Stored {
         Ok(Self::A1(bytes))
     }
 
+    /// How long a comparison takes, roughly, in units of a kibibyte filled once.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        match self {
+            Self::Argon2id(hash) => Params::try_from(hash.as_ref())
+                .map_or(0, |params| u64::from(params.m_cost()) * u64::from(params.t_cost())),
+            // A step of cost 10 takes about as long as 64 MiB filled once, and each step doubles it.
+            Self::Bcrypt(hash) => hash
+                .parse::<bcrypt::HashParts>()
+                .map_or(0, |parts| 64u64 << parts.get_cost().min(MAX_BCRYPT_COST)),
+            Self::A1(_) => 0,
+        }
+    }
+
     /// Whether this is the user's password. Slow on purpose for argon2id and bcrypt.
     #[must_use]
     pub fn verify(&self, user: &UserName, password: &SecretString) -> bool {
