@@ -1,136 +1,218 @@
-//! One connection: HTTP/1.1 or HTTP/2 by hyper, every limit set by hand, the right timeout for each phase.
+//! One connection: HTTP/1.1 or HTTP/2 by hyper, its limits, its patience, its end.
+//!
+//! A client that shuts its writing side while it waits for an answer is taken for gone (`half_close(false)`):
+//! the request is dropped and the upstream's work with it. To tell a client that has gone from one that still listens
+//! is impossible before something is written, and an abandoned long poll must not hold a server.
 
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::phase::{Doing, Phase, Watched};
-use super::service::Serve;
+use super::admission::Admission;
+use super::draining::{DrainListener, Draining};
+use super::exchanges::{Count, Exchanges};
+use super::io::{ClientIo, Reading, Seen};
+use super::patience::{Patience, Verdict};
 use super::{Handler, Limits};
-use crate::deadline::Deadline;
-use crate::drain::Drain;
 use crate::peer::Peer;
 
-/// hyper's smallest buffer.
-const MIN_BUFFER: usize = 8192;
-const MAX_HEADERS: usize = 100;
-const MAX_STREAMS: u32 = 256;
+/// Streams a client may have open on one HTTP/2 connection: more than browsers and gRPC clients use, few enough
+/// that one connection cannot take all of `limits.max_requests`.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of a request's body that may be on their way unasked, of a stream and of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-const SEND_BUFFER: usize = 256 * 1024;
-/// Streams that were reset and not yet forgotten: more is a flood, and the connection ends.
-const MAX_RESETS: usize = 64;
+/// Bytes of answers held for a slow client: of an HTTP/2 stream, and of an HTTP/1 connection (whose reads are
+/// at most as large).
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams reset by the client before they were accepted, and streams that we had to reset, before the
+/// connection is ended (CVE-2023-44487, RUSTSEC-2024-0003).
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_ERROR_RESETS: usize = 256;
+/// HTTP/2 clients that have vanished are found by pings.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a connection is served with.
-pub(super) struct Serving<'a, H> {
-    pub(super) handler: &'a Rc<H>,
-    pub(super) limits: &'a Limits,
-    pub(super) drain: &'a Drain,
+/// What a connection needs besides its stream.
+pub(super) struct Setting<H> {
+    pub(super) handler: Rc<H>,
+    pub(super) peer: Rc<Peer>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) draining: Rc<Draining>,
+    pub(super) admission: Admission,
 }
 
-/// Runs tasks on this thread.
-#[derive(Clone, Copy)]
-struct Local;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
-/// Serves HTTP/1.1 until the connection ends.
-pub(super) async fn serve_h1<S, H>(stream: S, peer: Rc<Peer>, serving: &Serving<'_, H>)
+/// Serves HTTP/1.1 until the connection ends or is upgraded.
+pub(super) async fn serve_http1<S, H>(stream: S, setting: Setting<H>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let phase = Phase::default();
-    // A client that says nothing gets as long as one that does not finish its head.
-    phase.bytes_came();
-    let service = Serve { handler: Rc::clone(serving.handler), peer, phase: phase.clone() };
-    let connection = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_header_size(serving.limits.max_header_bytes)
-        .max_buf_size(serving.limits.max_header_bytes.max(MIN_BUFFER))
-        .pipeline_flush(true)
-        .half_close(true)
-        .serve_connection(TokioIo::new(Watched { stream, phase: phase.clone() }), service)
-        .with_upgrades();
-    run(pin!(connection), &phase, serving, |connection| connection.graceful_shutdown()).await;
+    let Setting { handler, peer, limits, draining, admission } = setting;
+    let io = ClientIo::http1(stream, admission);
+    let seen = io.seen();
+    let exchanges = Exchanges::new(handler, peer, seen.clone());
+    let watch = Watch::new(&limits, &draining, exchanges.count(), seen);
+    let service = service_fn(move |request| exchanges.answer(request));
+    let connection = http1_builder(&limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+    watch.over(Http1(connection)).await;
 }
 
 /// Serves HTTP/2 until the connection ends.
-pub(super) async fn serve_h2<S, H>(stream: S, peer: Rc<Peer>, serving: &Serving<'_, H>)
+pub(super) async fn serve_http2<S, H>(stream: S, setting: Setting<H>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let phase = Phase::default();
-    let service = Serve { handler: Rc::clone(serving.handler), peer, phase: phase.clone() };
-    let headers = u32::try_from(serving.limits.max_header_bytes).unwrap_or(u32::MAX);
-    let connection = http2::Builder::new(Local)
+    let Setting { handler, peer, limits, draining, admission } = setting;
+    let io = ClientIo::http2(stream, admission);
+    let seen = io.seen();
+    let exchanges = Exchanges::new(handler, peer, seen.clone());
+    let watch = Watch::new(&limits, &draining, exchanges.count(), seen);
+    let service = service_fn(move |request| exchanges.answer(request));
+    let connection = http2_builder(&limits).serve_connection(TokioIo::new(io), service);
+    watch.over(Http2(pin!(connection))).await;
+}
+
+/// Answers are written from one flat buffer: with headers and small bodies that is cheaper than `writev`, and
+/// TLS would copy them anyway. `pipeline_flush` is off: with it hyper buffers an answer without bound while its
+/// body has data, and holds an answer back while half a next request stands in the buffer.
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(false)
+        .keep_alive(true)
+        .title_case_headers(false)
+        .writev(false)
+        .max_header_size(limits.max_header_bytes)
+        .max_buf_size(limits.max_header_bytes.max(SEND_BUFFER))
+        .header_read_timeout(None);
+    builder
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(headers)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .max_send_buf_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_RESETS)
-        .serve_connection(TokioIo::new(stream), service);
-    run(pin!(connection), &phase, serving, |connection| connection.graceful_shutdown()).await;
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .timer(TokioTimer::new());
+    builder
 }
 
-/// Polls the connection; asks it to end when it has been idle too long or the program drains, and drops it when a head
-/// takes too long.
-async fn run<C, E, H>(
-    mut connection: Pin<&mut C>,
-    phase: &Phase,
-    serving: &Serving<'_, H>,
-    shutdown: impl Fn(Pin<&mut C>),
-) where
-    C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
+/// Streams run on the connection's own thread.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// hyper's two kinds of connection, as far as they are alike.
+trait Connection {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    fn graceful_shutdown(&mut self);
+}
+
+struct Http1<C>(C);
+
+impl<S, B, I> Connection for Http1<http1::UpgradeableConnection<I, S>>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let mut draining = pin!(serving.drain.started());
-    let mut deadline = Deadline::default();
-    let (mut timed, mut ending) = (Doing::Serving, false);
-    std::future::poll_fn(|cx| {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+
+    fn graceful_shutdown(&mut self) {
+        Pin::new(&mut self.0).graceful_shutdown();
+    }
+}
+
+struct Http2<'c, C>(Pin<&'c mut C>);
+
+impl<S, B, I, E> Connection for Http2<'_, http2::Connection<I, S, E>>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.0.as_mut().poll(cx)
+    }
+
+    fn graceful_shutdown(&mut self) {
+        self.0.as_mut().graceful_shutdown();
+    }
+}
+
+/// Ends a connection that drains or tries the server's patience.
+struct Watch {
+    patience: Patience,
+    drain: DrainListener,
+    draining: bool,
+    count: Rc<Count>,
+    seen: Arc<Seen>,
+}
+
+impl Watch {
+    fn new(limits: &Limits, draining: &Rc<Draining>, count: Rc<Count>, seen: Arc<Seen>) -> Self {
+        Self { patience: Patience::new(limits), drain: draining.listener(), draining: false, count, seen }
+    }
+
+    async fn over(mut self, mut connection: impl Connection) {
+        std::future::poll_fn(|cx| self.poll(cx, &mut connection)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut impl Connection) -> Poll<()> {
         loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            // First, so that a request that is there already is served although the drain has started.
+            if let Poll::Ready(ended) = connection.poll_end(cx) {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended");
                 }
                 return Poll::Ready(());
             }
-            if !ending && draining.as_mut().poll(cx).is_ready() {
-                ending = true;
-                shutdown(connection.as_mut());
+            if self.must_end(cx) {
+                connection.graceful_shutdown();
                 continue;
             }
-            let doing = phase.doing();
-            if doing != timed {
-                timed = doing;
-                match doing {
-                    Doing::Serving => deadline.disarm(),
-                    Doing::Waiting => deadline.arm(serving.limits.idle_timeout),
-                    Doing::ReadingHead => deadline.arm(serving.limits.header_read_timeout),
-                }
+            match ready!(self.patience.poll(cx, &self.count, &self.seen)) {
+                Verdict::CloseGracefully => connection.graceful_shutdown(),
+                Verdict::Drop => return Poll::Ready(()),
             }
-            if deadline.poll_passed(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if ending || doing != Doing::Waiting {
-                return Poll::Ready(());
-            }
-            ending = true;
-            deadline.arm(serving.limits.header_read_timeout);
-            shutdown(connection.as_mut());
         }
-    })
-    .await;
+    }
+
+    /// True once, when the drain has started and the client has said something.
+    fn must_end(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.draining || self.drain.poll_started(cx).is_pending() {
+            return false;
+        }
+        if self.seen.reading() == Reading::Silent {
+            self.patience.hurry();
+            return false;
+        }
+        self.draining = true;
+        true
+    }
 }

@@ -1,13 +1,28 @@
 //! Bytes become requests. Knows connections, TLS and HTTP, but no policy.
+//!
+//! `listener` binds, [`worker`] runs a thread a core and accepts, `connection` speaks HTTP and keeps the limits,
+//! `exchanges` hands each request to the [`Handler`]. Which requests are no good HTTP although hyper takes them is
+//! said by [`framing_fault`], with what `framing` has seen of the bytes.
 
+mod admission;
 mod connection;
+mod draining;
+mod exchanges;
 mod framing;
-mod phase;
-mod service;
+mod io;
+mod listener;
+mod own;
+mod patience;
 pub mod tls;
+mod wellformed;
 pub mod worker;
 
-pub use framing::framing_fault;
+#[cfg(test)]
+mod scenes;
+#[cfg(test)]
+mod scenes_tls;
+
+pub use wellformed::framing_fault;
 
 use bytes::Bytes;
 use http::{Request, Response};

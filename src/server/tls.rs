@@ -1,9 +1,12 @@
 //! Ending TLS: certificates by name, client certificates, versions.
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, version};
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,142 +45,139 @@ pub enum TlsFault {
     ClientCa { what: String },
 }
 
+/// The keys of session tickets. Made once a process and used for every configuration: with new ones, resumption would
+/// end at every reload.
+pub struct Resumption(Arc<dyn ProducesTickets>);
+
+impl Resumption {
+    pub fn new() -> Result<Self, TlsFault> {
+        aws_lc_rs::Ticketer::new().map(Self).map_err(library)
+    }
+}
+
 /// The rustls configuration; also how `check` finds faults.
 pub fn server_config(settings: TlsSettings) -> Result<ServerConfig, TlsFault> {
-    // Built with its provider, never with the process's default, which another library could set.
+    server_config_resuming(settings, &Resumption::new()?)
+}
+
+/// As [`server_config`], with the ticket keys of the configurations before it. Mozilla's "intermediate": what rustls has is within it, and the client's order of ciphers counts.
+pub fn server_config_resuming(
+    settings: TlsSettings,
+    resumption: &Resumption,
+) -> Result<ServerConfig, TlsFault> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let certificates = Arc::new(Certificates::new(settings.default, settings.sni, &provider)?);
-    let versions: &[_] = match settings.min_version {
-        MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
-        MinVersion::Tls13 => &[&version::TLS13],
-    };
-    let unusable = |error: rustls::Error| TlsFault::Unusable { identity: 0, what: error.to_string() };
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions)
-        .map_err(unusable)?;
-    let wants_client = settings.client_ca.is_some();
+    let certificates = Certificates::new(settings.default, settings.sni, &provider)?;
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions(settings.min_version))
+        .map_err(library)?;
+    let asks_clients = settings.client_ca.is_some();
     let builder = match settings.client_ca {
-        Some(authorities) => builder.with_client_cert_verifier(verifier(authorities, provider)?),
         None => builder.with_no_client_auth(),
+        Some(authorities) => {
+            let roots = Arc::new(client_roots(authorities)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|e| TlsFault::ClientCa { what: e.to_string() })?;
+            builder.with_client_cert_verifier(verifier)
+        }
     };
-    let mut config = builder.with_cert_resolver(certificates);
+    let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if wants_client {
-        // A resumed connection would skip the check of the client's certificate.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
+    // Tickets alone: a session cache would be one lock for all threads. A resumed session is not asked for its
+    // client certificate again, so where one is required nothing is resumed.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    if asks_clients {
         config.send_tls13_tickets = 0;
     } else {
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(unusable)?;
+        config.ticketer = resumption.0.clone();
     }
     Ok(config)
 }
 
-fn verifier(
-    authorities: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsFault> {
-    let told = |what: String| TlsFault::ClientCa { what };
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority).map_err(|error| told(error.to_string()))?;
+fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static TLS13_ALONE: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+    match min {
+        MinVersion::Tls12 => rustls::ALL_VERSIONS,
+        MinVersion::Tls13 => &TLS13_ALONE,
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|error| told(error.to_string()))
 }
 
-/// Chooses the certificate by the name that the client asks for.
+fn client_roots(authorities: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsFault> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority).map_err(|e| TlsFault::ClientCa { what: e.to_string() })?;
+    }
+    Ok(roots)
+}
+
+/// The library itself fails (no randomness): nobody's certificate, so the default's.
+fn library(error: rustls::Error) -> TlsFault {
+    TlsFault::Unusable { identity: 0, what: error.to_string() }
+}
+
+/// Which certificate is shown: by the name the client asks for (RFC 6066 section 3), else the default.
 #[derive(Debug)]
 struct Certificates {
     default: Arc<CertifiedKey>,
-    /// By lower-case name; `*.example.com` stands for one label.
-    by_name: HashMap<String, Arc<CertifiedKey>>,
+    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// By what stands behind `*.`.
+    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
 }
 
 impl Certificates {
     fn new(default: Identity, sni: Vec<Identity>, provider: &CryptoProvider) -> Result<Self, TlsFault> {
-        let default = Arc::new(certified(default.chain, default.key, provider, 0)?);
-        let mut by_name = HashMap::new();
-        for (at, Identity { names, chain, key }) in sni.into_iter().enumerate() {
-            let certified = Arc::new(certified(chain, key, provider, at + 1)?);
-            for name in names {
-                by_name.insert(name.to_ascii_lowercase(), Arc::clone(&certified));
+        let default = Arc::new(certified_key(0, default.chain, default.key, provider)?);
+        let mut all = Self { default, exact: HashMap::new(), wildcard: HashMap::new() };
+        for (n, identity) in sni.into_iter().enumerate() {
+            let key = Arc::new(certified_key(n + 1, identity.chain, identity.key, provider)?);
+            for name in identity.names {
+                all.add(&name, &key);
             }
         }
-        Ok(Self { default, by_name })
+        Ok(all)
     }
 
-    fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let wildcard = || name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-        self.by_name.get(&name).or_else(|| self.by_name.get(&wildcard()?))
+    /// Of a name given twice the first counts.
+    fn add(&mut self, name: &str, key: &Arc<CertifiedKey>) {
+        let name = canonical(name);
+        let (map, name) = match name.strip_prefix("*.") {
+            Some(parent) => (&mut self.wildcard, parent),
+            None => (&mut self.exact, &*name),
+        };
+        map.entry(name.into()).or_insert_with(|| key.clone());
+    }
+
+    fn of(&self, name: &str) -> &Arc<CertifiedKey> {
+        let name = canonical(name);
+        let by_wildcard = || {
+            name.split_once('.')
+                .filter(|(label, _)| !label.is_empty())
+                .and_then(|(_, p)| self.wildcard.get(p))
+        };
+        self.exact.get(&*name).or_else(by_wildcard).unwrap_or(&self.default)
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.named(name));
-        Some(Arc::clone(named.unwrap_or(&self.default)))
+        Some(hello.server_name().map_or(&self.default, |name| self.of(name)).clone())
     }
 }
 
-fn certified(
+/// Names are the same in any letter case, and with the root's dot.
+fn canonical(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// An expired certificate is not a fault here: to refuse it would stop a gateway that can still serve.
+fn certified_key(
+    identity: usize,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     provider: &CryptoProvider,
-    identity: usize,
 ) -> Result<CertifiedKey, TlsFault> {
     CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => TlsFault::KeyMismatch { identity },
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsFault::KeyMismatch { identity },
         other => TlsFault::Unusable { identity, what: other.to_string() },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity(name: &str) -> Identity {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        Identity { names: vec![name.to_owned()], chain: vec![made.cert.der().clone()], key }
-    }
-
-    fn settings(default: Identity, sni: Vec<Identity>) -> TlsSettings {
-        TlsSettings { default, sni, client_ca: None, min_version: MinVersion::Tls12 }
-    }
-
-    #[test]
-    fn a_key_of_another_certificate_is_told_with_its_place() {
-        let mut wrong = identity("b.example");
-        wrong.key = identity("c.example").key;
-        let fault = server_config(settings(identity("a.example"), vec![wrong])).err();
-        assert!(matches!(fault, Some(TlsFault::KeyMismatch { identity: 1 })), "{fault:?}");
-    }
-
-    #[test]
-    fn names_are_found_without_regard_to_case_and_by_wildcard_of_one_label() {
-        let provider = aws_lc_rs::default_provider();
-        let sni = vec![identity("Api.example.com"), identity("*.example.org")];
-        let certificates = Certificates::new(identity("a"), sni, &provider).unwrap();
-        for (name, found) in [
-            ("api.EXAMPLE.com", true),
-            ("api.example.com.", true),
-            ("x.example.org", true),
-            ("example.org", false),
-            ("y.x.example.org", false),
-            ("other", false),
-        ] {
-            assert_eq!(certificates.named(name).is_some(), found, "{name}");
-        }
-    }
-
-    #[test]
-    fn with_client_certificates_nothing_is_resumed() {
-        let ca = identity("ca");
-        let with = TlsSettings { client_ca: Some(ca.chain), ..settings(identity("a"), Vec::new()) };
-        let config = server_config(with).unwrap();
-        assert!(config.send_tls13_tickets == 0 && !config.ticketer.enabled());
-        assert!(server_config(settings(identity("a"), Vec::new())).unwrap().ticketer.enabled());
-    }
 }

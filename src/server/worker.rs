@@ -1,50 +1,49 @@
-//! The worker threads: one a core, each with a runtime, listeners and a handler of its own. Nothing of a request ever
-//! leaves its thread.
+//! The worker threads: one a core, each with its own runtime, sockets, handler and connections.
+//! Nothing of a request crosses threads.
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{Serving, serve_h1, serve_h2};
+use super::admission::{Admission, Connections};
+use super::connection::{Setting, serve_http1, serve_http2};
+use super::draining::Draining;
+use super::listener::{Bound, accept, accept_waiting};
+use super::patience::GRACE;
 use super::{Handler, Limits, ListenSettings};
-use crate::deadline;
-use crate::drain::Drain;
+use crate::drain::{Drain, DrainGuard};
 use crate::peer::{ListenerKind, Peer, TrustedProxies};
 
-const BACKLOG: i32 = 4096;
-/// After an accept that failed for want of descriptors or memory.
-const BACK_OFF: Duration = Duration::from_millis(50);
+/// How long a worker that panicked stays away.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
-/// A listener's sockets, one for each worker.
-struct Bound {
-    kind: ListenerKind,
-    sockets: Vec<TcpListener>,
-}
-
-/// What every worker has of the listeners.
+/// What a reload may change while the workers run: read once a connection.
 #[derive(Clone)]
-struct Common {
-    tls: Option<Arc<ServerConfig>>,
-    trusted: TrustedProxies,
-    limits: Limits,
-    drain: Drain,
-    /// Connections of all workers.
-    open: Arc<AtomicUsize>,
+pub struct Live {
+    pub limits: Arc<ArcSwap<Limits>>,
+    pub trusted_proxies: Arc<ArcSwap<TrustedProxies>>,
+    /// Needed by the https listener. Swapped whole; connections go on with what they began with.
+    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
 }
 
 /// All listeners, bound before anything is served.
 pub struct Listeners {
     bound: Vec<Bound>,
-    common: Common,
+    threads: NonZeroUsize,
+    live: Live,
+    drain: Drain,
 }
 
 impl Listeners {
@@ -58,151 +57,215 @@ impl Listeners {
         limits: Limits,
         drain: Drain,
     ) -> io::Result<Self> {
-        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let wanted = [(ListenerKind::Https, settings.https), (ListenerKind::Http, settings.http)];
-        let mut bound = Vec::new();
-        for (kind, addr) in wanted {
-            let Some(addr) = addr else { continue };
-            let told =
-                |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"));
-            bound.push(Bound { kind, sockets: bind_all(addr, workers).map_err(told)? });
-        }
-        let (trusted, open) = (settings.trusted_proxies.clone(), Arc::default());
-        Ok(Self { bound, common: Common { tls: tls.map(Arc::new), trusted, limits, drain, open } })
+        let bound = wanted
+            .into_iter()
+            .filter_map(|(kind, addr)| Some((kind, addr?)))
+            .map(|(kind, addr)| Bound::new(kind, addr, threads))
+            .collect::<io::Result<_>>()?;
+        let live = Live {
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
+            trusted_proxies: Arc::new(ArcSwap::from_pointee(settings.trusted_proxies.clone())),
+            tls: tls.map(|config| Arc::new(ArcSwap::from_pointee(config))),
+        };
+        Ok(Self { bound, threads, live, drain })
     }
 
-    /// Starts the workers; each makes its own handler by `make`.
+    /// One listener without TLS on one thread: for what is seldom asked.
+    pub fn single(addr: SocketAddr, limits: Limits, drain: Drain) -> io::Result<Self> {
+        let threads = NonZeroUsize::MIN;
+        let live = Live {
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
+            trusted_proxies: Arc::default(),
+            tls: None,
+        };
+        Ok(Self { bound: vec![Bound::new(ListenerKind::Http, addr, threads)?], threads, live, drain })
+    }
+
+    /// What a reload swaps.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
+    }
+
+    /// What was bound; the ports are the real ones.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(ListenerKind, SocketAddr)> {
+        let addr = |bound: &Bound| Some((bound.kind, bound.sockets.first()?.local_addr().ok()?));
+        self.bound.iter().filter_map(addr).collect()
+    }
+
+    /// Starts the workers; each makes its own handler by `make`, which need not be `Send`. They end once the drain has
+    /// started and everything in flight has ended.
     pub fn serve<H: Handler>(
         self,
         make: impl Fn() -> H + Clone + Send + 'static,
     ) -> io::Result<Vec<JoinHandle<()>>> {
-        let workers = self.bound.first().map_or(0, |bound| bound.sockets.len());
-        let mut sockets: Vec<Vec<(ListenerKind, TcpListener)>> = (0..workers).map(|_| Vec::new()).collect();
-        for Bound { kind, sockets: of_listener } in self.bound {
-            for (worker, socket) in sockets.iter_mut().zip(of_listener) {
-                worker.push((kind, socket));
+        let mut threads: Vec<Sockets> = (0..self.threads.get()).map(|_| Vec::new()).collect();
+        for Bound { kind, sockets } in self.bound {
+            for (thread, socket) in threads.iter_mut().zip(sockets) {
+                thread.push((kind, socket));
             }
         }
+        let connections = Connections::default();
         let spawn = |(n, sockets)| {
-            let (common, make) = (self.common.clone(), make.clone());
+            let (live, drain, connections) = (self.live.clone(), self.drain.clone(), connections.clone());
+            let worker = Worker { live, drain, connections, make: make.clone() };
             std::thread::Builder::new()
                 .name(format!("worker-{n}"))
-                .spawn(move || work(sockets, &common, &make))
+                .spawn(move || worker.run_for_ever(sockets))
         };
-        sockets.into_iter().enumerate().map(spawn).collect()
+        threads.into_iter().enumerate().map(spawn).collect()
     }
 }
 
-/// The first bind is without SO_REUSEPORT: with it, a second process would share the port unnoticed.
-fn bind_all(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    drop(bind(addr, false)?);
-    (0..count).map(|_| bind(addr, true)).collect()
+type Sockets = Vec<(ListenerKind, TcpListener)>;
+
+struct Worker<F> {
+    live: Live,
+    drain: Drain,
+    connections: Connections,
+    make: F,
 }
 
-fn bind(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn work<H: Handler>(sockets: Vec<(ListenerKind, TcpListener)>, common: &Common, make: &impl Fn() -> H) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "a worker cannot start"),
-    };
-    LocalSet::new().block_on(&runtime, async {
-        spawn_local(deadline::drive());
-        let handler = Rc::new(make());
-        for (kind, socket) in sockets {
-            match tokio::net::TcpListener::from_std(socket) {
-                Ok(listener) => {
-                    drop(spawn_local(accept(listener, kind, common.clone(), Rc::clone(&handler))))
-                }
-                Err(error) => tracing::error!(%error, "a worker cannot listen"),
+impl<H: Handler, F: Fn() -> H> Worker<F> {
+    /// A worker that panics takes its connections with it; the sockets stay open, and a new one takes its place.
+    fn run_for_ever(self, mut sockets: Sockets) {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.run(&mut sockets))) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::error!(%error, "a worker failed and is replaced"),
+                Err(_) => tracing::error!("a worker panicked and is replaced"),
             }
+            if self.drain.is_started() {
+                return;
+            }
+            std::thread::sleep(RESTART_PAUSE);
         }
-        common.drain.started().await;
-        common.drain.finished().await;
-    });
+    }
+
+    fn run(&self, sockets: &mut Sockets) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        LocalSet::new().block_on(&runtime, self.serve(sockets))
+    }
+
+    async fn serve(&self, sockets: &mut Sockets) -> io::Result<()> {
+        let draining = Rc::new(Draining::default());
+        let handler = Rc::new((self.make)());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn_local(crate::deadline::drive());
+        for (kind, socket) in &*sockets {
+            let doorkeeper = Doorkeeper {
+                kind: *kind,
+                live: self.live.clone(),
+                drain: self.drain.clone(),
+                connections: self.connections.clone(),
+                handler: handler.clone(),
+                draining: draining.clone(),
+                _guard: self.drain.guard(),
+            };
+            let socket = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+            tasks.spawn_local(doorkeeper.accept_all(socket));
+        }
+        tokio::select! {
+            () = self.drain.started() => {}
+            // None of them returns before that, so this is a panic: the worker cannot do its work any more.
+            _ = tasks.join_next() => return Err(io::Error::other("a task of the worker ended")),
+        }
+        draining.start();
+        // What a replacement would have taken over; while it is open the kernel takes connections for us.
+        sockets.clear();
+        // The program itself ends at `drain_timeout`; it shall have the first word.
+        let timeout = self.live.limits.load().drain_timeout + Duration::from_secs(1);
+        let _ = tokio::time::timeout(timeout, self.drain.finished()).await;
+        Ok(())
+    }
 }
 
-async fn accept<H: Handler>(
-    listener: tokio::net::TcpListener,
+/// Takes the connections of one listener.
+struct Doorkeeper<H> {
     kind: ListenerKind,
-    common: Common,
+    live: Live,
+    drain: Drain,
+    connections: Connections,
     handler: Rc<H>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = common.drain.started() => return,
+    draining: Rc<Draining>,
+    /// Or the drain could be over before the last connections are counted.
+    _guard: DrainGuard,
+}
+
+impl<H: Handler> Doorkeeper<H> {
+    /// Until the drain starts. What the kernel has taken for us by then is served too.
+    async fn accept_all(self, listener: tokio::net::TcpListener) {
+        let mut drain = self.draining.listener();
+        let mut full = false;
+        loop {
+            let mut next = pin!(accept(&listener));
+            let accepted = std::future::poll_fn(|cx| match drain.poll_started(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => next.as_mut().poll(cx).map(Some),
+            });
+            let Some((stream, addr)) = accepted.await else { break };
+            self.admit(stream, addr, &mut full);
+        }
+        for (stream, addr) in accept_waiting(listener) {
+            self.admit(stream, addr, &mut full);
+        }
+    }
+
+    /// A connection past `limits.max_connections` is closed at once, without a word: its client, or the balancer
+    /// before us, learns so that it must go elsewhere, which leaving it in the backlog would not tell it.
+    fn admit(&self, stream: TcpStream, addr: SocketAddr, full: &mut bool) {
+        let limits = self.live.limits.load_full();
+        let admission = self.connections.admit(limits.max_connections, &self.drain);
+        if admission.is_none() && !*full {
+            tracing::warn!(max = limits.max_connections, "limits.max_connections is reached");
+        }
+        *full = admission.is_none();
+        if let Some(admission) = admission {
+            self.open(stream, addr, limits, admission);
+        }
+    }
+
+    fn open(&self, stream: TcpStream, addr: SocketAddr, limits: Arc<Limits>, admission: Admission) {
+        let trusted = self.live.trusted_proxies.load().trusts(addr.ip());
+        let setting = Setting {
+            handler: self.handler.clone(),
+            peer: Rc::new(Peer { addr, listener: self.kind, trusted }),
+            limits,
+            draining: self.draining.clone(),
+            admission,
         };
-        match accepted {
-            // Past the limit a client is told at once, by a closed connection, instead of waiting in vain.
-            Ok(_) if common.open.load(Ordering::Relaxed) >= common.limits.max_connections => {}
-            Ok((stream, addr)) => {
-                let peer = Peer { addr, listener: kind, trusted: common.trusted.trusts(addr.ip()) };
-                spawn_local(connection(stream, Rc::new(peer), common.clone(), Rc::clone(&handler)));
+        match (self.kind, &self.live.tls) {
+            (ListenerKind::Http, _) => {
+                tokio::task::spawn_local(serve_http1(stream, setting));
             }
-            Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(BACK_OFF).await;
+            (ListenerKind::Https, Some(tls)) => {
+                tokio::task::spawn_local(serve_tls(stream, TlsAcceptor::from(tls.load_full()), setting));
             }
+            (ListenerKind::Https, None) => tracing::error!("an https listener without certificates"),
         }
     }
 }
 
-async fn connection<H: Handler>(stream: TcpStream, peer: Rc<Peer>, common: Common, handler: Rc<H>) {
-    common.open.fetch_add(1, Ordering::Relaxed);
-    let guard = common.drain.guard();
-    // Nagle's delay costs a latency that nobody asks for; a socket that cannot do without works all the same.
-    let _: io::Result<()> = stream.set_nodelay(true);
-    let serving = Serving { handler: &handler, limits: &common.limits, drain: &common.drain };
-    match (peer.listener, &common.tls) {
-        (ListenerKind::Https, Some(tls)) => serve_tls(stream, peer, &serving, tls).await,
-        (ListenerKind::Http, _) => serve_h1(stream, peer, &serving).await,
-        (ListenerKind::Https, None) => tracing::error!("an https listener without certificates"),
-    }
-    drop(guard);
-    common.open.fetch_sub(1, Ordering::Relaxed);
-}
-
-/// ALPN has chosen the protocol; without it HTTP/1.1.
-async fn serve_tls<H: Handler>(
-    stream: TcpStream,
-    peer: Rc<Peer>,
-    serving: &Serving<'_, H>,
-    tls: &Arc<ServerConfig>,
-) {
-    let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
-    let stream = match tokio::time::timeout(serving.limits.handshake_timeout, handshake).await {
+/// Ends TLS within `handshake_timeout`; ALPN decides what is spoken.
+async fn serve_tls<H: Handler>(stream: TcpStream, acceptor: TlsAcceptor, setting: Setting<H>) {
+    let mut drain = setting.draining.listener();
+    let draining = async {
+        std::future::poll_fn(|cx| drain.poll_started(cx)).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let handshake = tokio::time::timeout(setting.limits.handshake_timeout, acceptor.accept(stream));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        () = draining => return,
+    };
+    let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
         Err(_) => return tracing::debug!("a handshake took too long"),
     };
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_h2(stream, peer, serving).await;
-    } else {
-        serve_h1(stream, peer, serving).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_in_use_is_told_with_its_address() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = taken.local_addr().unwrap();
-        let settings =
-            ListenSettings { https: None, http: Some(addr), trusted_proxies: TrustedProxies::default() };
-        let error = Listeners::bind(&settings, None, Limits::default(), Drain::new()).err().unwrap();
-        assert!(error.to_string().contains(&addr.to_string()), "{error}");
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-    }
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if http2 { serve_http2(stream, setting).await } else { serve_http1(stream, setting).await }
 }

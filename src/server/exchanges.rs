@@ -1,0 +1,155 @@
+//! One request on its way through the handler: the count of what is open on a connection, the panic boundary, and the
+//! answer's body.
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::Handler;
+use super::io::Seen;
+use super::wellformed::Misframed;
+use crate::peer::Peer;
+
+/// What a connection's requests share.
+pub(super) struct Exchanges<H> {
+    handler: Rc<H>,
+    peer: Rc<Peer>,
+    seen: Arc<Seen>,
+    count: Rc<Count>,
+}
+
+/// How many exchanges of a connection have begun and how many have not ended.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    begun: Cell<u32>,
+    open: Cell<u32>,
+}
+
+impl Count {
+    pub(super) fn begun(&self) -> u32 {
+        self.begun.get()
+    }
+
+    pub(super) fn open(&self) -> u32 {
+        self.open.get()
+    }
+
+    fn begin(self: &Rc<Self>) -> Open {
+        self.begun.set(self.begun.get().wrapping_add(1));
+        self.open.set(self.open.get() + 1);
+        Open(self.clone())
+    }
+}
+
+/// From the request's head to the end of the answer's body.
+#[derive(Debug)]
+struct Open(Rc<Count>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+impl<H: Handler> Exchanges<H> {
+    pub(super) fn new(handler: Rc<H>, peer: Rc<Peer>, seen: Arc<Seen>) -> Self {
+        Self { handler, peer, seen, count: Rc::default() }
+    }
+
+    pub(super) fn count(&self) -> Rc<Count> {
+        self.count.clone()
+    }
+
+    /// The answer to one request; never an error. A request whose length is ambiguous is marked so, and whatever
+    /// is answered to it, the connection closes: nothing on it can be told apart any more. A handler's panic hurts
+    /// no other request.
+    pub(super) fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<AnswerBody<H::Body>>, Infallible>> + use<H> {
+        let open = self.count.begin();
+        let misframed = self.seen.is_ambiguous(self.count.begun());
+        if misframed {
+            request.extensions_mut().insert(Misframed);
+        }
+        let (handler, peer, seen) = (self.handler.clone(), self.peer.clone(), self.seen.clone());
+        async move {
+            let handled = {
+                let handler = handler.clone();
+                PanicBoundary { inner: async move { handler.handle(request, peer).await } }
+            };
+            let mut response = handled.await.unwrap_or_else(|Panicked| {
+                tracing::error!("a request's handler panicked; it is answered 500");
+                handler.panicked()
+            });
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                seen.upgraded();
+            }
+            if misframed {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| AnswerBody { body, open }))
+        }
+    }
+}
+
+struct Panicked;
+
+pin_project! {
+    struct PanicBoundary<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F: Future> Future for PanicBoundary<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let inner = self.project().inner;
+        // Nothing of the future is looked at after a panic: it is only dropped.
+        match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Panicked)),
+        }
+    }
+}
+
+pin_project! {
+    /// The answer's body; while it lives the exchange is open.
+    pub(super) struct AnswerBody<B> {
+        #[pin]
+        body: B,
+        open: Open,
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

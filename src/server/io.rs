@@ -1,0 +1,184 @@
+//! A client's connection as hyper reads and writes it, with an eye on what passes.
+//!
+//! Lives inside hyper and, after an upgrade, wherever the upgraded stream is taken, so it is `Send` and holds
+//! what must last as long as the socket: the place among `limits.max_connections` and the drain guard.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::admission::Admission;
+use super::framing::{Position, RequestFraming};
+use super::own;
+
+/// What is read and thrown away after the last answer, so that closing does not reset the connection before the
+/// client has read that answer (RFC 9112 section 9.6).
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// What the connection's task sees of its IO. Relaxed everywhere: one thread writes and reads it.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    position: AtomicU8,
+    /// 0: no fault.
+    fault_at: AtomicU32,
+    upgraded: AtomicBool,
+}
+
+/// How far the client's bytes have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Not one byte yet.
+    Silent,
+    Between,
+    Head,
+    Body,
+    /// The last answer is out, the rest of what the client sends is thrown away.
+    Lingering,
+}
+
+impl Seen {
+    pub(super) fn reading(&self) -> Reading {
+        match self.position.load(Relaxed) {
+            0 => Reading::Silent,
+            1 => Reading::Between,
+            2 => Reading::Head,
+            3 => Reading::Body,
+            _ => Reading::Lingering,
+        }
+    }
+
+    /// Whether the request of this number (1 for the first) is ambiguous, or stands behind one that was.
+    pub(super) fn is_ambiguous(&self, request: u32) -> bool {
+        let fault_at = self.fault_at.load(Relaxed);
+        fault_at != 0 && request >= fault_at
+    }
+
+    /// The connection speaks another protocol from here on.
+    pub(super) fn upgraded(&self) {
+        self.upgraded.store(true, Relaxed);
+    }
+
+    fn set(&self, reading: Reading) {
+        self.position.store(reading as u8, Relaxed);
+    }
+}
+
+/// One client's connection.
+pub(super) struct ClientIo<S> {
+    stream: S,
+    seen: Arc<Seen>,
+    /// None: HTTP/2, whose frames need no following.
+    framing: Option<RequestFraming>,
+    /// An error answer of our own that stands for hyper's; what is left of it.
+    answer: Vec<u8>,
+    lingered: usize,
+    _admission: Admission,
+}
+
+impl<S> ClientIo<S> {
+    pub(super) fn http1(stream: S, admission: Admission) -> Self {
+        Self { framing: Some(RequestFraming::default()), ..Self::http2(stream, admission) }
+    }
+
+    pub(super) fn http2(stream: S, admission: Admission) -> Self {
+        let seen = Arc::default();
+        Self { stream, seen, framing: None, answer: Vec::new(), lingered: 0, _admission: admission }
+    }
+
+    pub(super) fn seen(&self) -> Arc<Seen> {
+        self.seen.clone()
+    }
+
+    fn follow(&mut self, bytes: &[u8]) {
+        let Some(framing) = &mut self.framing else { return self.seen.set(Reading::Between) };
+        if self.seen.upgraded.load(Relaxed) {
+            return;
+        }
+        framing.feed(bytes);
+        self.seen.set(match framing.position() {
+            Position::Between => Reading::Between,
+            Position::Head => Reading::Head,
+            Position::Body => Reading::Body,
+        });
+        if let Some(request) = framing.fault_at() {
+            self.seen.fault_at.store(request, Relaxed);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.follow(buf.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.answer.is_empty() && this.framing.is_some() {
+            this.answer = own::in_place_of(buf).unwrap_or_default();
+        }
+        if this.answer.is_empty() {
+            return Pin::new(&mut this.stream).poll_write(cx, buf);
+        }
+        while !this.answer.is_empty() {
+            let sent = ready!(Pin::new(&mut this.stream).poll_write(cx, &this.answer))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            this.answer.drain(..sent);
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.seen.reading() != Reading::Lingering {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if matches!(this.seen.reading(), Reading::Silent | Reading::Between) {
+                return Poll::Ready(Ok(()));
+            }
+            this.seen.set(Reading::Lingering);
+        }
+        this.poll_linger(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+}
+
+impl<S: AsyncRead + Unpin> ClientIo<S> {
+    /// Reads to the end, or until enough was read. The connection's task bounds the time.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; 4096];
+        while self.lingered < LINGER_BYTES {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => self.lingered += buf.filled().len(),
+                // The answer is out; how the client ends is its own affair.
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

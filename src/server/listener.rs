@@ -1,0 +1,172 @@
+//! Sockets: bound before anything is served, one a worker thread and address (`SO_REUSEPORT`), and accepted from
+//! without spinning when the machine is out of descriptors.
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+use crate::peer::ListenerKind;
+
+/// Connections the kernel may hold for us (it takes less where `net.core.somaxconn` is less).
+const BACKLOG: i32 = 4096;
+/// How long nothing is accepted after an error that does not pass by itself.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// When a silent connection is first probed; inherited by accepted sockets.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How long sent bytes may stay unacknowledged, or untaken, before the connection is ended: bounds a client that
+/// does not read its answer.
+#[cfg(target_os = "linux")]
+const SEND_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One listener's sockets.
+pub(super) struct Bound {
+    pub(super) kind: ListenerKind,
+    /// As many as there are threads.
+    pub(super) sockets: Vec<std::net::TcpListener>,
+}
+
+impl Bound {
+    /// Binds the address once for each worker thread. The error names the address.
+    pub(super) fn new(kind: ListenerKind, addr: SocketAddr, threads: NonZeroUsize) -> io::Result<Self> {
+        bind_all(addr, threads)
+            .map(|sockets| Self { kind, sockets })
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
+    }
+}
+
+fn bind_all(addr: SocketAddr, threads: NonZeroUsize) -> io::Result<Vec<std::net::TcpListener>> {
+    if addr.port() != 0 {
+        // With SO_REUSEPORT the bind would succeed beside another program of ours and share its traffic.
+        socket(addr, false)?;
+    }
+    let first = listen(addr)?;
+    let addr = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..threads.get() {
+        sockets.push(listen(addr)?);
+    }
+    Ok(sockets)
+}
+
+fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(addr, true)?;
+    // Set here and inherited by every accepted connection: three system calls less for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(SEND_TIMEOUT))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A bound socket. `[::]` takes IPv4 too, whatever the system's default.
+fn socket(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+/// The next connection. Errors of a single connection are passed over; being out of descriptors or memory is
+/// logged and waited out, because accepting again at once would fail again at once.
+pub(super) async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                inherit_nodelay(&stream);
+                return (stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+            }
+            Err(error) if is_of_one_connection(&error) => tokio::task::yield_now().await,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections, trying again");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Closes the listener and hands out the connections that the kernel has already taken for it: their clients were told
+/// that somebody is there.
+pub(super) fn accept_waiting(listener: tokio::net::TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let waiting = std::iter::from_fn(|| listener.accept().ok());
+    waiting
+        .filter_map(|(stream, peer)| {
+            stream.set_nonblocking(true).ok()?;
+            let stream = TcpStream::from_std(stream).ok()?;
+            inherit_nodelay(&stream);
+            Some((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+        })
+        .collect()
+}
+
+/// Only Linux hands the listener's TCP_NODELAY on.
+fn inherit_nodelay(stream: &TcpStream) {
+    if cfg!(not(target_os = "linux")) {
+        let _ = SockRef::from(stream).set_tcp_nodelay(true);
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(addr: &str, threads: usize) -> io::Result<(Bound, SocketAddr)> {
+        let threads = NonZeroUsize::new(threads).unwrap();
+        let bound = Bound::new(ListenerKind::Http, addr.parse().unwrap(), threads)?;
+        let addr = bound.sockets[0].local_addr().unwrap();
+        Ok((bound, addr))
+    }
+
+    #[test]
+    fn every_thread_has_a_socket_on_the_same_port() {
+        let (bound, addr) = bind("127.0.0.1:0", 3).unwrap();
+        assert_ne!(addr.port(), 0);
+        assert_eq!(bound.sockets.len(), 3);
+        assert!(bound.sockets.iter().all(|s| s.local_addr().unwrap() == addr));
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_by_name_even_if_the_other_would_share_it() {
+        let (_first, addr) = bind("127.0.0.1:0", 2).unwrap();
+        let error = bind(&addr.to_string(), 2).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&addr.to_string()), "{error}");
+    }
+
+    #[test]
+    fn the_unspecified_ipv6_address_takes_ipv4() {
+        let Ok((_bound, addr)) = bind("[::]:0", 1) else { return };
+        std::net::TcpStream::connect(("127.0.0.1", addr.port())).unwrap();
+    }
+
+    #[tokio::test]
+    async fn accepted_connections_have_nodelay() {
+        let (mut bound, addr) = bind("127.0.0.1:0", 1).unwrap();
+        let socket = bound.sockets.remove(0);
+        let listener = tokio::net::TcpListener::from_std(socket).unwrap();
+        let _client = TcpStream::connect(addr).await.unwrap();
+        let (stream, peer) = accept(&listener).await;
+        assert!(stream.nodelay().unwrap() && peer.ip().is_loopback());
+    }
+}

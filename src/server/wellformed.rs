@@ -1,0 +1,129 @@
+//! Requests that hyper takes and contract section 4 does not: ambiguous in their length or their host. The handler
+//! asks [`framing_fault`] first of all, answers 400 and closes the connection.
+//!
+//! hyper itself refuses: a length that is no number or given twice with two values, `Transfer-Encoding` in HTTP/1.0
+//! or without `chunked` at its end, a space before the colon, folded lines, NUL and bare CR. It takes a bare LF for
+//! a line's end (RFC 9112 section 2.2 allows it). What it hides is found by `server::framing`, and marked on
+//! the request.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Version};
+
+/// An extension of a request whose bytes said more about its length than its headers do now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Misframed;
+
+/// What is wrong with the request's framing or host; none for a good one.
+#[must_use]
+pub fn framing_fault(request: &Parts) -> Option<&'static str> {
+    if request.extensions.get::<Misframed>().is_some() {
+        return Some("More than one Content-Length, or both it and Transfer-Encoding");
+    }
+    length_fault(request.version, &request.headers).or_else(|| host_fault(request))
+}
+
+/// RFC 9112 sections 6.1 and 6.3. Only `chunked`, alone: any other coding would have to be undone by us.
+fn length_fault(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(_), Some(_)) = (lengths.next(), lengths.next()) {
+        return Some("Content-Length is given twice");
+    }
+    let coding = single(headers, &TRANSFER_ENCODING)?;
+    match coding {
+        _ if version != Version::HTTP_11 => Some("Transfer-Encoding is for HTTP/1.1 only"),
+        _ if headers.contains_key(CONTENT_LENGTH) => Some("both Content-Length and Transfer-Encoding"),
+        Single::One(coding) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
+        Single::One(_) | Single::Several => Some("Transfer-Encoding is not chunked"),
+    }
+}
+
+/// RFC 9112 section 3.2: exactly one Host in HTTP/1.1. RFC 9113 section 8.3.1: in HTTP/2 a Host must not differ from
+/// `:authority`, and one of them must be there.
+fn host_fault(request: &Parts) -> Option<&'static str> {
+    let host = single(&request.headers, &HOST);
+    match (request.version, host) {
+        (_, Some(Single::Several)) => Some("Host is given twice"),
+        (Version::HTTP_11, None) => Some("Host is missing"),
+        (Version::HTTP_2, host) => authority_fault(request.uri.authority(), host),
+        (_, Some(Single::One(_)) | None) => None,
+    }
+}
+
+fn authority_fault(
+    authority: Option<&http::uri::Authority>,
+    host: Option<Single<'_>>,
+) -> Option<&'static str> {
+    match (authority, host) {
+        (Some(authority), Some(Single::One(host)))
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            Some("Host differs from :authority")
+        }
+        (None, None) => Some(":authority is missing"),
+        (Some(_) | None, _) => None,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Single<'h> {
+    One(&'h HeaderValue),
+    Several,
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<Single<'h>> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    Some(if values.next().is_some() { Single::Several } else { Single::One(first) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(version: Version, uri: &str, headers: &[(&str, &str)]) -> Option<&'static str> {
+        let request =
+            headers.iter().fold(http::Request::builder().version(version).uri(uri), |r, (name, value)| {
+                r.header(*name, *value)
+            });
+        framing_fault(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn good_requests_pass() {
+        let h1 = |headers: &[(&str, &str)]| fault(Version::HTTP_11, "/", headers);
+        assert_eq!(h1(&[("host", "a")]), None);
+        assert_eq!(h1(&[("host", "a"), ("content-length", "1")]), None);
+        assert_eq!(h1(&[("host", "a"), ("transfer-encoding", "Chunked")]), None);
+        assert_eq!(fault(Version::HTTP_10, "/", &[]), None);
+        assert_eq!(fault(Version::HTTP_2, "https://A.example/", &[("host", "a.EXAMPLE")]), None);
+        assert_eq!(fault(Version::HTTP_2, "/", &[("host", "a")]), None);
+    }
+
+    #[test]
+    fn ambiguous_lengths_are_refused() {
+        for headers in [
+            &[("content-length", "1"), ("content-length", "1")][..],
+            &[("content-length", "1"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "chunked, chunked")],
+            &[("transfer-encoding", "identity")],
+        ] {
+            let mut all = vec![("host", "a")];
+            all.extend(headers);
+            assert!(fault(Version::HTTP_11, "/", &all).is_some(), "{headers:?}");
+        }
+        assert!(fault(Version::HTTP_10, "/", &[("transfer-encoding", "chunked")]).is_some());
+        assert!(fault(Version::HTTP_2, "https://a/", &[("transfer-encoding", "chunked")]).is_some());
+    }
+
+    #[test]
+    fn an_ambiguous_host_is_refused() {
+        assert!(fault(Version::HTTP_11, "/", &[]).is_some());
+        assert!(fault(Version::HTTP_11, "/", &[("host", "a"), ("host", "a")]).is_some());
+        assert!(fault(Version::HTTP_2, "https://a/", &[("host", "b")]).is_some());
+        assert!(fault(Version::HTTP_2, "https://a/", &[("host", "a"), ("host", "a")]).is_some());
+        assert!(fault(Version::HTTP_2, "/", &[]).is_some());
+    }
+}
