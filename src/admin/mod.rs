@@ -1,16 +1,34 @@
 //! The operator's own listener (contract section 6): for now whether the program lives and wants traffic.
+//!
+//! [`frame`] is what every call passes first (who may ask, in which form) and how errors look; a call is a route in a
+//! file of its own, merged in by [`router`]. Served by [`crate::server`] like all else, on one thread of its own and
+//! with a drain of its own: health must be told while the gateway drains.
+
+pub mod frame;
+pub mod health;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::rc::Rc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tower::ServiceExt;
 
 use crate::drain::Drain;
+use crate::peer::Peer;
 use crate::secret::SecretString;
+use crate::server::worker::Listeners;
+use crate::server::{Handler, Limits, framing_fault};
+
+use frame::Refusal;
+
+pub use health::Readiness;
 
 /// `listen.admin` and `[admin]`.
 pub struct AdminSettings {
@@ -20,74 +38,107 @@ pub struct AdminSettings {
     pub token: Option<SecretString>,
 }
 
-/// Whether new traffic is wanted.
-#[derive(Clone, Default)]
-pub struct Readiness {
-    started: Arc<AtomicBool>,
-    drain: Drain,
+/// Every call there is.
+pub fn router(readiness: Readiness) -> Router {
+    health::routes(readiness)
 }
 
-impl Readiness {
-    /// Not ready until [`Readiness::start`], nor once the drain is announced.
-    #[must_use]
-    pub fn new(drain: Drain) -> Self {
-        Self { started: Arc::default(), drain }
+/// The running listener. It ends with the program, or by [`Admin::stop`].
+pub struct Admin {
+    addr: Option<SocketAddr>,
+    drain: Drain,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Admin {
+    /// Binds and serves `calls` behind the frame.
+    ///
+    /// # Errors
+    /// The address that cannot be bound, and why.
+    pub fn start(settings: &AdminSettings, calls: Router) -> io::Result<Self> {
+        let router = frame::around(calls, frame::Gate::new(settings));
+        let drain = Drain::new();
+        let listeners = Listeners::single(settings.addr, limits(), drain.clone())?;
+        let addr = listeners.addresses().first().map(|(_, addr)| *addr);
+        let workers = listeners.serve(move || Calls { router: router.clone() })?;
+        Ok(Self { addr, drain, workers })
     }
 
-    pub fn start(&self) {
-        self.started.store(true, Ordering::Release);
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.addr
     }
 
-    /// Why not; none: ready.
-    #[must_use]
-    pub fn missing(&self) -> Option<&'static str> {
-        match (self.started.load(Ordering::Acquire), self.drain.is_announced()) {
-            (_, true) => Some("draining"),
-            (false, false) => Some("starting"),
-            (true, false) => None,
+    /// Blocks the thread until what is in flight has ended.
+    pub fn stop(self) {
+        self.drain.start();
+        for worker in self.workers {
+            // Its panics were logged by the worker itself.
+            let _ = worker.join();
         }
     }
 }
 
-/// The calls of the listener.
-pub fn router(readiness: Readiness) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { answer(StatusCode::OK, "ok", "alive") }).fallback(not_allowed))
-        .route("/readyz", get(ready).fallback(not_allowed))
-        .fallback(|| async { answer(StatusCode::NOT_FOUND, "error", "Not found") })
-        .with_state(readiness)
+/// Of its own, so that a gateway at its limits can still be looked at.
+fn limits() -> Limits {
+    Limits { max_connections: 256, drain_timeout: Duration::ZERO, ..Limits::default() }
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
-    match readiness.missing() {
-        None => answer(StatusCode::OK, "ok", "ready"),
-        Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, "error", why),
+struct Calls {
+    router: Router,
+}
+
+impl Handler for Calls {
+    type Body = Body;
+
+    async fn handle(&self, request: Request<Incoming>, _: Rc<Peer>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        if let Some(fault) = framing_fault(&parts) {
+            return frame::dressed(Refusal::new(StatusCode::BAD_REQUEST, fault).into_response());
+        }
+        match self.router.clone().oneshot(Request::from_parts(parts, body)).await {
+            Ok(response) => response,
+            Err(never) => match never as Infallible {},
+        }
     }
-}
 
-async fn not_allowed() -> Response {
-    let mut refused = answer(StatusCode::METHOD_NOT_ALLOWED, "error", "Use GET");
-    refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-    refused
-}
-
-fn answer(status: StatusCode, word: &str, info: &str) -> Response {
-    let body = serde_json::json!({ "status": word, "info": info }).to_string();
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    fn panicked(&self) -> Response<Body> {
+        frame::dressed(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error").into_response())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+
+    fn ask(addr: SocketAddr, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(addr).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
 
     #[test]
-    fn ready_is_between_the_start_and_the_drain() {
+    fn health_is_told_while_the_gateway_starts_runs_and_drains() {
+        let settings = AdminSettings { addr: "127.0.0.1:0".parse().unwrap(), hosts: Vec::new(), token: None };
         let drain = Drain::new();
         let readiness = Readiness::new(drain.clone());
-        assert_eq!(readiness.missing(), Some("starting"));
+        let admin = Admin::start(&settings, router(readiness.clone())).unwrap();
+        let addr = admin.addr().unwrap();
+        assert!(ask(addr, "/healthz").starts_with("HTTP/1.1 200 "));
+        let starting = ask(addr, "/readyz");
+        assert!(starting.starts_with("HTTP/1.1 503 ") && starting.contains("starting"), "{starting}");
         readiness.start();
-        assert_eq!(readiness.missing(), None);
-        drain.announce();
-        assert_eq!(readiness.missing(), Some("draining"));
+        assert!(ask(addr, "/readyz").starts_with("HTTP/1.1 200 "));
+        drain.start();
+        let draining = ask(addr, "/readyz");
+        assert!(draining.starts_with("HTTP/1.1 503 ") && draining.contains("draining"), "{draining}");
+        assert!(ask(addr, "/healthz").starts_with("HTTP/1.1 200 "));
+        admin.stop();
+        std::net::TcpStream::connect(addr).unwrap_err();
     }
 }
