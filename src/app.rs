@@ -6,11 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access::Access;
-use crate::admin::{self, AdminSettings, Readiness};
+use crate::admin::{self, Admin, AdminSettings, Readiness};
 use crate::clock::Clock;
 use crate::config::{Loaded, Settings};
 use crate::directory::Directory;
@@ -84,7 +83,7 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
     // Bound first: a taken address must be told before a store is touched.
     let tls = tls.filter(|_| listen.https.is_some()).map(tls::server_config).transpose()?;
     let listeners = Listeners::bind(&listen, tls, limits.clone(), drain.clone())?;
-    serve_admin(admin, readiness.clone()).await?;
+    serve_admin(admin, readiness.clone())?;
 
     let sessions = Arc::new(Sessions::open(store::open(&sessions)?, &clock).await?);
     let tokens = Arc::new(Tokens::new(&token));
@@ -132,14 +131,10 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
     finish(&drain, &limits, writer, workers).await
 }
 
-async fn serve_admin(settings: Option<AdminSettings>, readiness: Readiness) -> io::Result<()> {
+/// Serves until the program ends: health is told during the drain too.
+fn serve_admin(settings: Option<AdminSettings>, readiness: Readiness) -> io::Result<()> {
     let Some(settings) = settings else { return Ok(()) };
-    let told = |error: io::Error| {
-        io::Error::new(error.kind(), format!("cannot listen on {}: {error}", settings.addr))
-    };
-    let listener = TcpListener::bind(settings.addr).await.map_err(told)?;
-    tokio::spawn(axum::serve(listener, admin::router(readiness)).into_future());
-    Ok(())
+    Admin::start(&settings, admin::router(readiness)).map(drop)
 }
 
 async fn sweep(sessions: Arc<Sessions>, clock: Clock) {
