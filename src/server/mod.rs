@@ -18,6 +18,8 @@ mod wellformed;
 pub mod worker;
 
 #[cfg(test)]
+mod scene;
+#[cfg(test)]
 mod scenes;
 #[cfg(test)]
 mod scenes_tls;

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Limits;
-use super::scenes::Server;
+use super::scene::Server;
 use super::tls::{Identity, MinVersion, TlsFault, TlsSettings, server_config};
 
 /// A certificate that is its own authority.
