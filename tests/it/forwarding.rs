@@ -86,7 +86,13 @@ fn a_broken_answer_is_a_502_or_a_broken_body_and_never_another_ones() {
 fn a_request_that_cannot_be_delimited_is_refused_and_closes() {
     let upstream = TestUpstream::start();
     let gateway = TestGateway::start(&upstream);
-    for head in ["GET /public HTTP/1.1\r\n\r\n", "GET /public HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"] {
+    for head in [
+        "GET /public HTTP/1.1\r\n\r\n",
+        "GET /public HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        "POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /public HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        "POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+    ] {
         let answer = send(gateway.http, head.as_bytes());
         assert_eq!((answer.status, answer.header("connection")), (400, Some("close")), "{head}");
     }
