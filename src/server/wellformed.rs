@@ -44,10 +44,17 @@ fn host_fault(request: &Parts) -> Option<&'static str> {
     let host = single(&request.headers, &HOST);
     match (request.version, host) {
         (_, Some(Single::Several)) => Some("Host is given twice"),
+        (_, Some(Single::One(host))) if !is_host(host) => Some("Host is no host"),
         (Version::HTTP_11, None) => Some("Host is missing"),
         (Version::HTTP_2, host) => authority_fault(request.uri.authority(), host),
         (_, Some(Single::One(_)) | None) => None,
     }
+}
+
+/// Only what a host and a port are made of (RFC 3986 section 3.2): no user, no path, no blank, not nothing.
+fn is_host(host: &HeaderValue) -> bool {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
+    !host.is_empty() && host.as_bytes().iter().all(fits)
 }
 
 fn authority_fault(

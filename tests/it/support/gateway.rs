@@ -1,179 +1,273 @@
 //! The real binary with a configuration of its own, in a folder of its own, on ports of its own.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Output;
 
-use super::TestUpstream;
-use super::http::{Answer, request, send};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
 
-pub(crate) const PASSWORD: &str = "correct horse";
+use super::answer::Answer;
+use super::ask::Ask;
+use super::client::TestClient;
+use super::ports::Port;
+use super::process::{Lines, Process, run_to_end};
+use super::session::Session;
+use super::settings::{DOMAIN, PASSWORD, Settings};
+use super::tls::{Authority, Offer};
+use super::upstream::TestUpstream;
+use super::wait::{until, within};
 
-pub(crate) struct TestGateway {
-    folder: tempfile::TempDir,
-    child: Child,
-    pub(crate) http: SocketAddr,
-    pub(crate) admin: SocketAddr,
+/// A configuration written to a folder, not running yet.
+pub struct Prepared {
+    pub folder: TempDir,
+    pub settings: Settings,
+    pub authority: Authority,
+    pub env: Vec<(String, String)>,
+    ports: [Port; 3],
 }
 
-/// What a login gave.
-#[derive(Clone)]
-pub(crate) struct Session {
-    pub(crate) key: String,
-    pub(crate) token: String,
+/// A running gateway; killed when the test ends.
+pub struct TestGateway {
+    prepared: Prepared,
+    process: Process,
+    lines: Lines,
 }
 
-impl Session {
-    pub(crate) fn headers(&self) -> [(&str, &str); 2] {
-        [("X-Access-Token", &self.token), ("X-Key", &self.key)]
+impl Prepared {
+    /// The usual configuration, changed by the test.
+    pub fn new(change: impl FnOnce(&mut Settings)) -> Self {
+        let authority = Authority::new();
+        let leaf = authority.server(&["localhost", DOMAIN, "127.0.0.1"]);
+        let mut settings = Settings::default();
+        settings.file("gateway.crt", leaf.certificate.as_bytes());
+        settings.file("gateway.key", leaf.key.as_bytes());
+        settings.set("upstreams.engine.servers", "['http://127.0.0.1:1']");
+        let mut prepared = Self {
+            folder: TempDir::new().unwrap(),
+            settings,
+            authority,
+            env: Vec::new(),
+            ports: [Port::claim(), Port::claim(), Port::claim()],
+        };
+        prepared.set_ports();
+        change(&mut prepared.settings);
+        prepared.settings.write(prepared.folder.path());
+        prepared
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("postern.toml")
+    }
+
+    /// Runs `postern COMMAND --config FILE` to its end.
+    pub fn call(&self, command: &str) -> Output {
+        let config = self.config();
+        run_to_end(&[command, "--config", config.to_str().unwrap()], &self.env)
+    }
+
+    fn set_ports(&mut self) {
+        for (listener, port) in ["http", "https", "admin"].iter().zip(&self.ports) {
+            self.settings.set(&format!("listen.{listener}"), &format!("'{}'", port.addr()));
+        }
     }
 }
 
 impl TestGateway {
-    /// Users `reader@d`, `owner@d` and `root` with [`PASSWORD`], before `upstream`.
-    pub(crate) fn start(upstream: &TestUpstream) -> Self {
-        Self::start_with(upstream, "")
+    /// The usual configuration in front of this upstream.
+    pub async fn start(upstream: &TestUpstream) -> Self {
+        Self::configured(upstream, |_| {}).await
     }
 
-    /// With `more` at the end of its configuration.
-    pub(crate) fn start_with(upstream: &TestUpstream, more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (http, admin) = (free(), free());
-        write(folder.path(), http, admin, upstream.addr, more);
-        let child = spawn(folder.path());
-        let mut gateway = Self { folder, child, http, admin };
-        gateway.wait_ready();
-        gateway
+    /// The usual configuration in front of this upstream, changed by the test.
+    pub async fn configured(upstream: &TestUpstream, change: impl FnOnce(&mut Settings)) -> Self {
+        let url = upstream.url();
+        Self::run(Prepared::new(|settings| {
+            settings.set("upstreams.engine.servers", &format!("['{url}']"));
+            change(settings);
+        }))
+        .await
     }
 
-    pub(crate) fn send(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
-        send(self.http, &request(method, target, headers, ""))
-    }
-
-    pub(crate) fn login_raw(&self, body: &str) -> Answer {
-        send(self.http, &request("POST", "/login", &[("Content-Type", "application/json")], body))
-    }
-
-    pub(crate) fn login(&self, user: &str) -> Session {
-        let answer = self.login_raw(&format!(r#"{{"username":"{user}","password":"{PASSWORD}"}}"#));
-        assert_eq!(answer.status, 200, "login of {user}");
-        let text = |name: &str| answer.json()[name].as_str().unwrap().to_owned();
-        Session { key: text("key"), token: text("token") }
-    }
-
-    /// Ends it without a warning, as the kernel would, and starts it again.
-    pub(crate) fn kill_and_restart(&mut self) {
-        self.restart_with(|_| {});
-    }
-
-    /// As [`Self::kill_and_restart`], with the user file changed between.
-    pub(crate) fn restart_with(&mut self, change: impl FnOnce(&mut String)) {
-        let path = self.folder.path().join("users.toml");
-        let mut users = std::fs::read_to_string(&path).unwrap();
-        change(&mut users);
-        std::fs::write(&path, users).unwrap();
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.child = spawn(self.folder.path());
-        self.wait_ready();
-    }
-
-    /// SIGTERM; its exit code.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.child.wait().unwrap().code()
-    }
-
-    fn wait_ready(&mut self) {
-        let until = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < until {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the gateway ended: {status}");
+    /// Starts what was prepared; on ports of the next attempt when another program was faster.
+    pub async fn run(mut prepared: Prepared) -> Self {
+        let lines = Lines::default();
+        for _ in 0..5 {
+            let mut process = Process::run(&prepared.config(), &prepared.env, &lines);
+            if ready(&mut process, prepared.ports[2].addr()).await {
+                return Self { prepared, process, lines };
             }
-            if std::net::TcpStream::connect(self.admin).is_ok()
-                && send(self.admin, &request("GET", "/readyz", &[], "")).status == 200
-            {
-                return;
-            }
-            std::thread::yield_now();
+            let output = output(&lines);
+            assert!(output.to_lowercase().contains("in use"), "the gateway did not start:\n{output}");
+            prepared.ports = [Port::claim(), Port::claim(), Port::claim()];
+            prepared.set_ports();
+            prepared.settings.write(prepared.folder.path());
         }
-        panic!("the gateway is not ready");
+        panic!("no free ports in five attempts");
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        self.prepared.ports[0].addr()
+    }
+
+    pub fn https(&self) -> SocketAddr {
+        self.prepared.ports[1].addr()
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.prepared.ports[2].addr()
+    }
+
+    pub fn authority(&self) -> &Authority {
+        &self.prepared.authority
+    }
+
+    pub fn folder(&self) -> &std::path::Path {
+        self.prepared.folder.path()
+    }
+
+    /// A new connection to the plain listener.
+    pub async fn client(&self) -> TestClient {
+        TestClient::connect(self.http()).await
+    }
+
+    /// A new HTTP/1.1 connection to the TLS listener.
+    pub async fn tls_client(&self) -> TestClient {
+        let offer = Offer { alpn: &["http/1.1"], ..Offer::default() };
+        TestClient::over(self.authority().connect(self.https(), &offer).await.expect("a handshake"))
+    }
+
+    /// One request on a connection of its own.
+    pub async fn ask(&self, ask: Ask) -> Answer {
+        self.client().await.ask(&ask).await
+    }
+
+    /// One request from another address of the loopback network.
+    pub async fn ask_from(&self, source: [u8; 4], ask: Ask) -> Answer {
+        TestClient::connect_from(source.into(), self.http()).await.ask(&ask).await
+    }
+
+    /// One request on a connection of its own that may be closed without an answer.
+    pub async fn try_raw(&self, bytes: impl AsRef<[u8]>) -> Option<Answer> {
+        let mut client = self.client().await;
+        client.send(bytes).await;
+        client.try_answer().await
+    }
+
+    /// On the operator's listener.
+    pub async fn admin_ask(&self, ask: Ask) -> Answer {
+        TestClient::connect(self.admin()).await.ask(&ask).await
+    }
+
+    /// Logs a user of [`DOMAIN`] in; a name with `@` is taken as it is.
+    pub async fn login(&self, user: &str) -> Session {
+        let answer = self.ask(Ask::login(&full_name(user), PASSWORD)).await;
+        assert_eq!(answer.status, 200, "login of {user}: {}", answer.brief());
+        Session::of(answer.json())
+    }
+
+    /// Asserts that the session is good for `authenticated` routes, or is not.
+    pub async fn knows(&self, session: &Session) -> bool {
+        let answer = self.ask(Ask::get("/me/known").with(session)).await;
+        match answer.status {
+            200 => true,
+            401 => {
+                answer.assert_refusal(401, "Invalid User");
+                false
+            }
+            _ => panic!("neither known nor unknown: {}", answer.brief()),
+        }
+    }
+
+    /// Everything it has written so far, of every run.
+    pub fn output(&self) -> String {
+        output(&self.lines)
+    }
+
+    /// The access-log line of the only request for this path.
+    pub async fn access_line(&self, path: &str) -> Value {
+        self.access_line_where("the access line of a request", |line| line["path"] == path).await
+    }
+
+    /// The first access-log line that fits.
+    pub async fn access_line_where(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        until(what, || self.access_lines().into_iter().find(|line| fits(line))).await
+    }
+
+    pub fn access_lines(&self) -> Vec<Value> {
+        let lines = self.lines.lock().unwrap();
+        let values = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        values
+            .filter(|line| ["method", "path", "status"].iter().all(|name| line.get(name).is_some()))
+            .collect()
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill9(&mut self) {
+        self.process.kill9();
+    }
+
+    /// Starts it again with the same files and ports.
+    pub async fn restart(&mut self) {
+        self.process.kill9();
+        self.process = Process::run(&self.prepared.config(), &self.prepared.env, &self.lines);
+        let addr = self.admin();
+        assert!(ready(&mut self.process, addr).await, "it did not start again:\n{}", self.output());
+    }
+
+    /// Ends it, changes its files and starts it again.
+    pub async fn restart_with(&mut self, change: impl FnOnce(&mut Settings)) {
+        self.process.kill9();
+        change(&mut self.prepared.settings);
+        self.prepared.settings.write(self.prepared.folder.path());
+        self.restart().await;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    pub async fn exit_code(&mut self) -> i32 {
+        self.process.exit_code().await
+    }
+
+    /// SIGTERM, and the exit code it ends with.
+    pub async fn terminate(&mut self) -> i32 {
+        self.signal(Signal::TERM);
+        self.exit_code().await
+    }
+
+    pub fn has_exited(&mut self) -> bool {
+        self.process.exited().is_some()
     }
 }
 
-impl Drop for TestGateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// `100` is `100@example.org`.
+pub fn full_name(user: &str) -> String {
+    if user.contains('@') { user.to_owned() } else { format!("{user}@{DOMAIN}") }
 }
 
-fn spawn(folder: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_postern"))
-        .args(["run", "--config"])
-        .arg(folder.join("postern.toml"))
-        .env_clear()
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+/// Whether it answered 200 at `/readyz` before it exited.
+async fn ready(process: &mut Process, admin: SocketAddr) -> bool {
+    within("the gateway to be ready", async {
+        loop {
+            if process.exited().is_some() {
+                return false;
+            }
+            if let Ok(stream) = tokio::net::TcpStream::connect(admin).await {
+                let mut client = TestClient::over(stream);
+                client.send(Ask::get("/readyz").bytes()).await;
+                if client.try_answer().await.is_some_and(|answer| answer.status == 200) {
+                    return true;
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await
 }
 
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-fn a1(user: &str) -> String {
-    use md5::Digest;
-    let (name, domain) = user.split_once('@').unwrap_or((user, ""));
-    let digest = md5::Md5::digest(format!("{name}:{domain}:{PASSWORD}"));
-    digest.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn write(folder: &Path, http: SocketAddr, admin: SocketAddr, upstream: SocketAddr, more: &str) {
-    let users = [("reader@d", "reader"), ("owner@d", "owner"), ("root", "root")]
-        .map(|(name, role)| format!("[users.\"{name}\"]\na1 = \"{}\"\nrole = \"{role}\"\n", a1(name)))
-        .concat();
-    std::fs::write(folder.join("users.toml"), users).unwrap();
-    std::fs::write(folder.join("token.key"), "the key of the tests\n").unwrap();
-    let text = format!(
-        r#"
-listen = {{ http = "{http}", admin = "{admin}" }}
-token = {{ secret_file = "token.key", claims = ["cdr"] }}
-directory = {{ file = "users.toml" }}
-sessions = {{ file = "sessions.db" }}
-[upstreams.up]
-servers = ["http://{upstream}"]
-response_timeout = "2s"
-[roles.reader]
-number = 5
-allow = {{ "cdr" = ["r"] }}
-[roles.owner]
-allow = {{ "account" = ["ro"] }}
-[roles.root]
-number = 2
-inherits = ["reader"]
-allow = {{ "cdr" = ["*"], "account" = ["*"] }}
-[[routes]]
-path = "/cdr"
-resource = "cdr"
-upstream = "up"
-[[routes]]
-path = "/accounts/{{user}}"
-resource = "account"
-own = "user@caller"
-upstream = "up"
-[[routes]]
-path = "/public"
-access = "public"
-upstream = "up"
-[[routes]]
-path = "/closed"
-access = "deny"
-{more}
-"#
-    );
-    std::fs::write(folder.join("postern.toml"), text).unwrap();
+fn output(lines: &Lines) -> String {
+    lines.lock().unwrap().join("\n")
 }

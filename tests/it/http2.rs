@@ -1,0 +1,217 @@
+//! HTTP/2 from clients, and to h2c and https servers (contract section 4, Forwarding).
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::Frame;
+use serde_json::json;
+
+use crate::support::h2::{Frames, H2Client, H2cUpstream, request};
+use crate::support::{Ask, Prepared, Session, TestGateway, TestUpstream, usual};
+
+async fn admin() -> (TestUpstream, TestGateway, Session) {
+    let (upstream, gateway) = usual().await;
+    let session = gateway.login("admin").await;
+    (upstream, gateway, session)
+}
+
+#[tokio::test]
+async fn the_same_checks_and_answers_as_over_http1() {
+    let (upstream, gateway, session) = admin().await;
+    let idle = gateway.login("idle").await;
+    let mut client = H2Client::connect(&gateway).await;
+    for (path, session, status, info) in [
+        ("/up/echo", None, 401, "Invalid token"),
+        ("/up/echo", Some(&idle), 403, "Permission denied!"),
+        ("/nothing", Some(&session), 403, "Permission denied!"),
+        ("/up/a%2fb", Some(&session), 400, "Bad path"),
+    ] {
+        let answer = client.ask(request("GET", path, session, Frames::empty())).await;
+        assert_eq!(
+            (answer.status, answer.json()),
+            (status, json!({"status": "error", "info": info})),
+            "{path}"
+        );
+        assert!(answer.headers.contains_key("x-request-id"));
+    }
+    upstream.assert_untouched();
+    assert_eq!(client.get("/up/echo", &session).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_upstream_sees_a_plain_http1_request() {
+    let (upstream, gateway, session) = admin().await;
+    let mut client = H2Client::connect(&gateway).await;
+    let mut asked = request("POST", "/up/echo?a=1", Some(&session), Frames::full("hello"));
+    asked.headers_mut().append("cookie", "a=1".parse().unwrap());
+    asked.headers_mut().append("cookie", "b=2".parse().unwrap());
+    asked.headers_mut().insert("te", "trailers".parse().unwrap());
+    let answer = client.ask(asked).await;
+    assert_eq!(answer.status, 200);
+    let seen = upstream.only();
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/up/echo?a=1"));
+    assert_eq!(seen.body.bytes, b"hello");
+    assert_eq!(seen.header("cookie"), Some("a=1; b=2"), "RFC 9113 section 8.2.3");
+    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("localhost"));
+    assert_eq!(seen.header("x-webitel-user"), Some("admin@example.org"));
+    assert!(!seen.head.text().contains("\r\n:"), "{}", seen.head.text());
+}
+
+#[tokio::test]
+async fn an_answer_has_no_header_of_http1_connections() {
+    let (_upstream, gateway, session) = admin().await;
+    let answer = H2Client::connect(&gateway).await.get("/up/hop", &session).await;
+    assert_eq!(answer.body, b"ok");
+    for name in ["connection", "keep-alive", "transfer-encoding", "x-private", "proxy-authenticate"] {
+        assert!(!answer.headers.contains_key(name), "{name}");
+    }
+    assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
+}
+
+#[tokio::test]
+async fn many_streams_share_a_connection() {
+    let (_upstream, gateway, session) = admin().await;
+    let mut client = H2Client::connect(&gateway).await;
+    let mut streams = Vec::new();
+    for number in 0..50 {
+        let body = Frames::full(format!("{number}"));
+        let response =
+            client.start(request("POST", &format!("/up/echo/{number}"), Some(&session), body)).await.unwrap();
+        streams.push((number, response));
+    }
+    for (number, response) in streams {
+        let answer = crate::support::h2::H2Answer::read(response).await.unwrap();
+        assert_eq!(answer.json()["target"], format!("/up/echo/{number}").as_str());
+        assert_eq!(answer.json()["body"], number.to_string().as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_stream_ends_the_upstreams_work_and_no_other_stream() {
+    let (upstream, gateway, session) = admin().await;
+    let mut client = H2Client::connect(&gateway).await;
+    let response = client.start(request("GET", "/up/ticks", Some(&session), Frames::empty())).await.unwrap();
+    drop(response);
+    crate::support::wait::until("the upstream to be cut off", || (upstream.cut_off() == 1).then_some(()))
+        .await;
+    assert_eq!(client.get("/up/echo", &session).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_shorter_or_longer_than_it_says_does_not_reach_the_upstream_as_whole() {
+    let (upstream, gateway, session) = admin().await;
+    for length in ["3", "50"] {
+        let mut client = H2Client::connect(&gateway).await;
+        let mut asked = request("POST", "/up/echo", Some(&session), Frames::full("hello"));
+        asked.headers_mut().insert("content-length", length.parse().unwrap());
+        if let Ok(response) = client.start(asked).await {
+            assert_ne!(response.status(), 200, "content-length: {length}");
+        }
+    }
+    for seen in upstream.requests() {
+        assert!(!seen.complete, "{}", seen.head.text());
+    }
+}
+
+async fn h2c() -> (H2cUpstream, TestGateway, Session) {
+    let upstream = H2cUpstream::start().await;
+    let url = upstream.url();
+    let gateway = TestGateway::run(Prepared::new(|settings| {
+        settings.set("upstreams.engine.servers", &format!("['{url}']"));
+    }))
+    .await;
+    let session = gateway.login("admin").await;
+    (upstream, gateway, session)
+}
+
+#[tokio::test]
+async fn an_h2c_server_serves_clients_of_both_versions() {
+    let (upstream, gateway, session) = h2c().await;
+    let ask = Ask::post("/up/x?a=1")
+        .with(&session)
+        .header("Connection", "keep-alive, X-Private")
+        .header("X-Private", "1")
+        .body("hello");
+    let answer = gateway.ask(ask).await;
+    assert_eq!(
+        answer.assert_ok().json(),
+        json!({"method": "POST", "target": "/up/x?a=1", "length": 5, "trailer": null})
+    );
+    let mut client = H2Client::connect(&gateway).await;
+    assert_eq!(client.get("/up/y", &session).await.json()["target"], "/up/y");
+
+    for seen in upstream.requests() {
+        assert_eq!(seen.version, http::Version::HTTP_2);
+        assert_eq!(seen.headers["x-webitel-user"], "admin@example.org");
+        for name in ["connection", "x-private", "host", "transfer-encoding"] {
+            assert!(!seen.headers.contains_key(name), "{name}");
+        }
+        assert_eq!(seen.headers.get_all("x-access-token").iter().count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn grpc_passes_end_to_end() {
+    let (_upstream, gateway, session) = h2c().await;
+    let mut client = H2Client::connect(&gateway).await;
+    let (sender, body) = Frames::channel();
+    for piece in ["one", "two"] {
+        sender.send(Frame::data(Bytes::from(piece))).await.unwrap();
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sent", "yes".parse().unwrap());
+    sender.send(Frame::trailers(trailers)).await.unwrap();
+    drop(sender);
+    let mut asked = request("POST", "/up/grpc.Service/Call", Some(&session), body);
+    asked.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    asked.headers_mut().insert("te", "trailers".parse().unwrap());
+    let answer = client.ask(asked).await;
+    assert_eq!(
+        (answer.status, &answer.json()["length"], &answer.json()["trailer"]),
+        (200, &json!(6), &json!("yes"))
+    );
+    assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn an_https_server_is_verified_against_the_ca_file() {
+    let authority = crate::support::tls::Authority::new();
+    let upstream = TestUpstream::tls("secure", authority.acceptor(&["localhost"], &["http/1.1"])).await;
+    let url = format!("https://localhost:{}", upstream.addr.port());
+    let trusting = Prepared::new(|settings| {
+        settings.set("upstreams.engine.servers", &format!("['{url}']"));
+        settings.set("upstreams.engine.ca_file", "'upstream-ca.crt'");
+        settings.file("upstream-ca.crt", authority.pem.as_bytes());
+    });
+    let gateway = TestGateway::run(trusting).await;
+    let session = gateway.login("admin").await;
+    let answer = gateway.ask(Ask::post("/up/echo").with(&session).body("hello")).await;
+    assert_eq!(answer.assert_ok().json()["server"], "secure");
+
+    let stranger = crate::support::tls::Authority::new();
+    let doubting = Prepared::new(|settings| {
+        settings.set("upstreams.engine.servers", &format!("['{url}']"));
+        settings.set("upstreams.engine.ca_file", "'upstream-ca.crt'");
+        settings.file("upstream-ca.crt", stranger.pem.as_bytes());
+    });
+    let gateway = TestGateway::run(doubting).await;
+    let session = gateway.login("admin").await;
+    gateway.ask(Ask::get("/up/echo").with(&session)).await.assert_refusal(502, "Bad gateway");
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn an_https_server_of_another_name_is_not_trusted() {
+    let authority = crate::support::tls::Authority::new();
+    let upstream = TestUpstream::tls("secure", authority.acceptor(&["other.example"], &["http/1.1"])).await;
+    let url = format!("https://localhost:{}", upstream.addr.port());
+    let gateway = TestGateway::run(Prepared::new(|settings| {
+        settings.set("upstreams.engine.servers", &format!("['{url}']"));
+        settings.set("upstreams.engine.ca_file", "'upstream-ca.crt'");
+        settings.file("upstream-ca.crt", authority.pem.as_bytes());
+    }))
+    .await;
+    let session = gateway.login("admin").await;
+    gateway.ask(Ask::get("/up/echo").with(&session)).await.assert_refusal(502, "Bad gateway");
+    upstream.assert_untouched();
+}

@@ -1,0 +1,175 @@
+//! `[limits]`: what one client can take of the gateway (contract section 2).
+
+use crate::support::wait::{until, until_async};
+use crate::support::{Ask, TestClient, configured, usual};
+
+#[tokio::test]
+async fn a_head_that_does_not_end_in_time_closes_the_connection() {
+    let (upstream, gateway) =
+        configured(|settings| settings.set("limits.header_read_timeout", "'400ms'")).await;
+    for start in ["GET /public/x HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "G", "GET /public/x HTTP/1.1\r\n"]
+    {
+        let mut client = gateway.client().await;
+        client.send(start).await;
+        let answer = client.closed().await;
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{:?}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    // Byte after byte does not help: the whole head has the time.
+    let mut client = gateway.client().await;
+    client.send("GET /public/x HTTP/1.1\r\nX: ").await;
+    let dripping = async {
+        while client.wire.send("a").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    crate::support::wait::within("a dripping client to be cut off", dripping).await;
+    upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let (_upstream, gateway) = configured(|settings| settings.set("limits.idle_timeout", "'500ms'")).await;
+    let session = gateway.login("admin").await;
+    let mut busy = gateway.client().await;
+    busy.send(Ask::get("/up/slow/1500").with(&session).bytes()).await;
+    let mut idle = gateway.client().await;
+    idle.ask(&Ask::get("/public/x")).await.assert_ok();
+    assert!(idle.closed().await.is_empty());
+    busy.answer().await.assert_ok();
+}
+
+#[tokio::test]
+async fn a_body_of_which_no_byte_comes_is_given_up() {
+    let (upstream, gateway) = configured(|settings| settings.set("limits.body_timeout", "'400ms'")).await;
+    let session = gateway.login("admin").await;
+    for framing in [("Content-Length", "100"), ("Transfer-Encoding", "chunked")] {
+        let mut client = gateway.client().await;
+        client
+            .send(Ask::post("/up/echo").with(&session).header(framing.0, framing.1).raw_body("").bytes())
+            .await;
+        let answer = client.answer().await;
+        answer.assert_error(408);
+        client.closed().await;
+    }
+    let mut client = gateway.client().await;
+    let ask = Ask::post("/login")
+        .header("Content-Type", "application/json")
+        .header("Content-Length", "100")
+        .raw_body("{");
+    client.send(ask.bytes()).await;
+    let answer = client.answer().await;
+    assert!(matches!(answer.status, 400 | 408), "{}", answer.brief());
+    assert!(upstream.requests().iter().all(|seen| !seen.complete));
+}
+
+#[tokio::test]
+async fn a_silent_answer_is_not_the_clients_fault() {
+    let (_upstream, gateway) = configured(|settings| settings.set("limits.body_timeout", "'300ms'")).await;
+    let session = gateway.login("admin").await;
+    let ask = Ask::post("/up/slow/1200").with(&session).body("hello");
+    gateway.ask(ask).await.assert_ok();
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let (upstream, gateway) = configured(|settings| settings.set("limits.max_header_bytes", "'16KiB'")).await;
+    let session = gateway.login("admin").await;
+    gateway.ask(Ask::get("/up/echo").with(&session).header("X-Pad", "x".repeat(8_000))).await.assert_ok();
+    let before = upstream.requests().len();
+    for ask in [
+        Ask::get("/up/echo").with(&session).header("X-Pad", "x".repeat(40_000)),
+        Ask::get(format!("/up/{}", "x".repeat(40_000))).with(&session),
+        (0..3_000)
+            .fold(Ask::get("/up/echo").with(&session), |ask, number| ask.header(format!("X-{number}"), "y")),
+    ] {
+        if let Some(answer) = gateway.try_raw(ask.bytes()).await {
+            assert!(matches!(answer.status, 400 | 414 | 431), "{}", answer.brief());
+        }
+    }
+    assert_eq!(upstream.requests().len(), before);
+}
+
+#[tokio::test]
+async fn past_max_requests_it_is_503_with_retry_after() {
+    let (upstream, gateway) = configured(|settings| settings.set("limits.max_requests", "2")).await;
+    let session = gateway.login("admin").await;
+    let mut held = Vec::new();
+    for number in 1..=2 {
+        let mut client = gateway.client().await;
+        client.send(Ask::get("/up/hold").with(&session).bytes()).await;
+        upstream.wait_for_requests(number).await;
+        held.push(client);
+    }
+    for ask in
+        [Ask::get("/up/echo").with(&session), Ask::get("/public/x"), Ask::login("100@example.org", "x")]
+    {
+        let answer = gateway.ask(ask).await;
+        assert!(answer.assert_error(503).header("retry-after").is_some(), "{}", answer.head.text());
+    }
+    upstream.release();
+    for client in &mut held {
+        client.answer().await.assert_ok();
+    }
+    gateway.ask(Ask::get("/up/echo").with(&session)).await.assert_ok();
+}
+
+#[tokio::test]
+async fn a_request_counts_until_its_answer_has_ended() {
+    let (upstream, gateway) = configured(|settings| settings.set("limits.max_requests", "1")).await;
+    let session = gateway.login("admin").await;
+    let mut client = gateway.client().await;
+    client.send(Ask::get("/up/ticks").with(&session).bytes()).await;
+    client.answer_head().await;
+    gateway.ask(Ask::get("/public/x")).await.assert_error(503);
+    drop(client);
+    until("the upstream to be cut off", || (upstream.cut_off() == 1).then_some(())).await;
+    until_async("the place to be free again", || async {
+        gateway.ask(Ask::get("/public/x")).await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn past_max_connections_a_client_waits_or_is_closed_and_no_one_else_suffers() {
+    let (_upstream, gateway) = configured(|settings| settings.set("limits.max_connections", "4")).await;
+    let mut served = Vec::new();
+    let mut refused = None;
+    // The limit may be shared out among the workers, but twelve are beyond it however it is counted.
+    for _ in 0..12 {
+        let mut client = gateway.client().await;
+        client.send(Ask::get("/public/x").bytes()).await;
+        let wait = std::time::Duration::from_millis(700);
+        match tokio::time::timeout(wait, client.wire.head()).await {
+            Ok(Ok(Some(head))) if head.start.contains("200") => served.push(client),
+            _ => {
+                refused = Some(client);
+                break;
+            }
+        }
+    }
+    assert!(refused.is_some(), "twelve connections under a limit of four");
+    assert!(!served.is_empty(), "none was served");
+    drop((served, refused));
+    until_async("a place to be free again", || async {
+        let mut client = TestClient::connect(gateway.http()).await;
+        client.send(Ask::get("/public/x").bytes()).await;
+        let answer = tokio::time::timeout(std::time::Duration::from_millis(700), client.try_answer()).await;
+        matches!(answer, Ok(Some(answer)) if answer.status == 200)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_pipelined_requests_do_not_grow_without_bound() {
+    let (_upstream, gateway) = usual().await;
+    let mut client = gateway.client().await;
+    let bytes = Ask::get("/closed").bytes().repeat(2_000);
+    client.send(bytes).await;
+    for _ in 0..2_000 {
+        client.answer().await.assert_refusal(403, "Permission denied!");
+    }
+}

@@ -1,0 +1,91 @@
+//! The real binary as a child process, its output kept line by line.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait::until;
+
+/// Everything the process wrote, standard output and standard error in one list.
+pub type Lines = Arc<Mutex<Vec<String>>>;
+
+pub struct Process {
+    child: Child,
+}
+
+/// The binary with no `POSTERN_` variable but those of the test.
+pub fn postern(env: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("POSTERN_") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// Runs the binary to its end. For calls that end by themselves.
+pub fn run_to_end(args: &[&str], env: &[(String, String)]) -> Output {
+    postern(env).args(args).stdin(Stdio::null()).output().expect("the binary starts")
+}
+
+impl Process {
+    pub fn run(config: &Path, env: &[(String, String)], lines: &Lines) -> Self {
+        let mut command = postern(env);
+        command.arg("run").arg("--config").arg(config);
+        Self::spawn(command, lines)
+    }
+
+    pub fn spawn(mut command: Command, lines: &Lines) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        keep(child.stdout.take().expect("stdout"), lines);
+        keep(child.stderr.take().expect("stderr"), lines);
+        Self { child }
+    }
+
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child can be asked")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).expect("a pid");
+        kill_process(pid, signal).expect("the signal is delivered");
+    }
+
+    /// Waits for the end and answers the exit code.
+    pub async fn exit_code(&mut self) -> i32 {
+        let status = until("the gateway to exit", || self.exited()).await;
+        status.code().unwrap_or_else(|| panic!("ended by a signal: {status}"))
+    }
+
+    /// SIGKILL: no chance to write anything more.
+    pub fn kill9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+fn keep(pipe: impl Read + Send + 'static, lines: &Lines) {
+    let lines = Arc::clone(lines);
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+}
