@@ -1,12 +1,12 @@
-//! Roles, the permissions they grant, and the question asked of them (contract section 4, Permission).
+//! Roles, the permissions they grant, and the question asked of them (contract section 4, Permission). Knows neither
+//! routes nor callers.
 
 use http::Method;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::permit::Scope;
 use crate::identity::RoleName;
 
-/// What a role may do on a resource.
+/// What a role may do on a resource (contract section 4, Permission).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Permission {
     /// `*`
@@ -54,7 +54,7 @@ impl Permission {
         }
     }
 
-    /// The method's own letter; any method beside those needs `*`.
+    /// The method's own letter; `*` for a method that has none. Method names are case-sensitive (RFC 9110 section 9.1).
     #[must_use]
     pub fn of_method(method: &Method) -> Self {
         match *method {
@@ -66,7 +66,7 @@ impl Permission {
         }
     }
 
-    /// The own variant of a plain permission. `*` has none: who is asked for it must hold it.
+    /// The own variant, for a permission that has one.
     #[must_use]
     pub fn own(self) -> Option<Self> {
         match self {
@@ -78,8 +78,10 @@ impl Permission {
         }
     }
 
-    fn bit(self) -> u16 {
-        1 << (self as u16)
+    /// Whether it is an own variant.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::CreateOwn | Self::ReadOwn | Self::UpdateOwn | Self::DeleteOwn)
     }
 }
 
@@ -94,168 +96,136 @@ pub struct RoleSettings {
     pub allow: Vec<(String, Vec<Permission>)>,
 }
 
-/// Index of a resource among all that routes and roles name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResourceId(usize);
-
-/// All roles of a configuration, compiled.
-#[derive(Debug, Default)]
+/// The roles of one configuration, inheritance resolved.
 pub struct Roles {
     by_name: HashMap<RoleName, Role>,
     resources: HashMap<String, ResourceId>,
 }
 
+/// A resource that some role is allowed something on: an index into what each role holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ResourceId(usize);
+
 /// A role with everything it inherits.
 #[derive(Clone, Debug)]
 pub struct Role {
-    number: i64,
-    /// By resource: a bit for each permission.
-    held: Vec<u16>,
-    /// As the login answer shows it: the role's own permissions first, then inherited ones.
-    shown: BTreeMap<String, Vec<&'static str>>,
+    number: Option<i64>,
+    /// As they are shown.
+    resources: BTreeMap<String, Vec<&'static str>>,
+    /// By [`ResourceId`].
+    held: Vec<Held>,
 }
 
+/// What is held on one resource: a bit a permission.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held(u16);
+
 impl Roles {
-    /// Compiles roles; `resources` are those that routes ask for.
     #[must_use]
-    pub fn new<'a>(settings: &'a [RoleSettings], resources: impl Iterator<Item = &'a str>) -> Self {
-        let mut roles = Self::default();
-        let granted = settings.iter().flat_map(|role| role.allow.iter().map(|(name, _)| name.as_str()));
-        for name in resources.chain(granted) {
-            let next = ResourceId(roles.resources.len());
-            roles.resources.entry(name.to_owned()).or_insert(next);
+    pub fn new(settings: &[RoleSettings]) -> Self {
+        let by_name: HashMap<_, _> = settings.iter().map(|r| (&r.name, r)).collect();
+        let mut resources = HashMap::new();
+        for (name, _) in settings.iter().flat_map(|r| &r.allow) {
+            let next = ResourceId(resources.len());
+            resources.entry(name.clone()).or_insert(next);
         }
-        for role in settings {
-            roles.by_name.insert(role.name.clone(), roles.compile(role, settings));
-        }
-        roles
+        let roles = settings.iter().map(|r| (r.name.clone(), Role::new(r, &by_name, &resources))).collect();
+        Self { by_name: roles, resources }
     }
 
+    /// None: no such role, which grants nothing.
     #[must_use]
     pub fn get(&self, name: &RoleName) -> Option<&Role> {
         self.by_name.get(name)
     }
 
-    /// None: neither a route nor a role names it.
-    #[must_use]
-    pub fn resource(&self, name: &str) -> Option<ResourceId> {
+    /// None: no role is allowed anything on it.
+    pub(super) fn resource(&self, name: &str) -> Option<ResourceId> {
         self.resources.get(name).copied()
-    }
-
-    fn compile(&self, role: &RoleSettings, all: &[RoleSettings]) -> Role {
-        let mut compiled = Role {
-            number: role.number.unwrap_or(-1),
-            held: vec![0; self.resources.len()],
-            shown: BTreeMap::new(),
-        };
-        for ancestor in lineage(role, all) {
-            for (resource, permissions) in &ancestor.allow {
-                let shown = compiled.shown.entry(resource.clone()).or_default();
-                for permission in permissions {
-                    if !shown.contains(&permission.as_str()) {
-                        shown.push(permission.as_str());
-                    }
-                }
-                if let Some(held) = self.resource(resource).and_then(|id| compiled.held.get_mut(id.0)) {
-                    permissions.iter().for_each(|permission| *held |= permission.bit());
-                }
-            }
-        }
-        compiled
     }
 }
 
-/// The role, then those it inherits from, each once: a cycle ends where it closes.
-fn lineage<'a>(role: &'a RoleSettings, all: &'a [RoleSettings]) -> Vec<&'a RoleSettings> {
-    let mut line = vec![role];
+impl Role {
+    fn new(
+        settings: &RoleSettings,
+        by_name: &HashMap<&RoleName, &RoleSettings>,
+        ids: &HashMap<String, ResourceId>,
+    ) -> Self {
+        let mut resources: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
+        let mut held = vec![Held::default(); ids.len()];
+        for role in lineage(settings, by_name) {
+            for (resource, permissions) in &role.allow {
+                let merged = resources.entry(resource.clone()).or_default();
+                for shown in permissions.iter().map(|p| p.as_str()) {
+                    if !merged.contains(&shown) {
+                        merged.push(shown);
+                    }
+                }
+                if let Some(held) = ids.get(resource).and_then(|id| held.get_mut(id.0)) {
+                    permissions.iter().for_each(|p| held.add(*p));
+                }
+            }
+        }
+        Self { number: settings.number, resources, held }
+    }
+
+    /// `role` in the login answer, -1 for none.
+    #[must_use]
+    pub fn number(&self) -> i64 {
+        self.number.unwrap_or(-1)
+    }
+
+    /// Every resource with its permissions, own ones first, none twice, in the order of their names.
+    pub fn resources(&self) -> impl Iterator<Item = (&str, &[&'static str])> {
+        self.resources.iter().map(|(name, permissions)| (name.as_str(), permissions.as_slice()))
+    }
+
+    /// Whether it holds exactly this permission on a resource.
+    pub(super) fn holds(&self, permission: Permission, on: ResourceId) -> bool {
+        self.held.get(on.0).is_some_and(|held| held.has(permission))
+    }
+}
+
+impl Held {
+    fn add(&mut self, permission: Permission) {
+        self.0 |= 1 << permission as u8;
+    }
+
+    fn has(self, permission: Permission) -> bool {
+        self.0 & (1 << permission as u8) != 0
+    }
+}
+
+/// A role, then what it inherits, depth first in the order written, each once. What is unknown is left out, and a
+/// cycle ends where it closes: `config` refuses both.
+fn lineage<'r>(
+    role: &'r RoleSettings,
+    by_name: &HashMap<&'r RoleName, &'r RoleSettings>,
+) -> Vec<&'r RoleSettings> {
     let mut seen = HashSet::from([&role.name]);
-    let mut at = 0;
-    while let Some(role) = line.get(at) {
-        let parents = role.inherits.iter().filter_map(|name| all.iter().find(|r| r.name == *name));
-        let new: Vec<_> = parents.filter(|parent| seen.insert(&parent.name)).collect();
-        line.extend(new);
-        at += 1;
+    let (mut line, mut open) = (Vec::new(), vec![role]);
+    while let Some(role) = open.pop() {
+        line.push(role);
+        let parents = role.inherits.iter().rev().filter_map(|name| by_name.get(name).copied());
+        open.extend(parents.filter(|parent| seen.insert(&parent.name)));
     }
     line
 }
 
-/// The roles that inherit from themselves, over however many steps.
+/// The roles that inherit from themselves, directly or by others, in the order given.
 #[must_use]
 pub fn cycles(roles: &[RoleSettings]) -> Vec<RoleName> {
-    let reaches_itself = |role: &&RoleSettings| {
-        lineage(role, roles).iter().any(|ancestor| ancestor.inherits.contains(&role.name))
+    let by_name: HashMap<_, _> = roles.iter().map(|r| (&r.name, r)).collect();
+    let inherits_itself = |role: &&RoleSettings| {
+        lineage(role, &by_name).iter().any(|ancestor| ancestor.inherits.contains(&role.name))
     };
-    roles.iter().filter(reaches_itself).map(|role| role.name.clone()).collect()
-}
-
-impl Role {
-    /// `role` in the login answer, -1 for none.
-    #[must_use]
-    pub fn number(&self) -> i64 {
-        self.number
-    }
-
-    /// Every resource with its permissions, none twice, in the order of the resources' names.
-    pub fn resources(&self) -> impl Iterator<Item = (&str, &[&'static str])> {
-        self.shown.iter().map(|(name, permissions)| (name.as_str(), permissions.as_slice()))
-    }
-
-    /// Whether `*` or exactly this permission is held, and by which of them.
-    fn grants(&self, resource: ResourceId, asked: Permission) -> Option<Permission> {
-        let held = self.held.get(resource.0).copied().unwrap_or(0);
-        if held & Permission::All.bit() != 0 {
-            return Some(Permission::All);
-        }
-        (held & asked.bit() != 0).then_some(asked)
-    }
-}
-
-/// What is asked of a role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// The plain permission.
-    Plain(Permission),
-    /// The own variant, instead of the plain one.
-    OwnInstead(Permission),
-    /// The plain one, then the own variant.
-    OwnAfter(Permission),
-}
-
-/// What was asked, last, and the scope in which it was granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    pub asked: Permission,
-    /// None: not granted.
-    pub scope: Option<Scope>,
-}
-
-/// The permission decision. A role that does not exist grants nothing, as does a resource that nobody names.
-#[must_use]
-pub fn ask(role: Option<&Role>, resource: Option<ResourceId>, question: Question) -> Verdict {
-    let one = |asked: Permission, exactly: Scope| {
-        let by = role.zip(resource).and_then(|(role, resource)| role.grants(resource, asked));
-        let scope = by.map(|by| if by == Permission::All { Scope::All } else { exactly });
-        Verdict { asked, scope }
-    };
-    let plain = |permission: Permission| one(permission, Scope::All);
-    // Who is asked for the own variant of `*` is asked for `*` itself.
-    let own = |permission: Permission| {
-        permission.own().map_or_else(|| plain(permission), |own| one(own, Scope::Own))
-    };
-    match question {
-        Question::Plain(permission) => plain(permission),
-        Question::OwnInstead(permission) => own(permission),
-        Question::OwnAfter(permission) => {
-            let first = plain(permission);
-            if first.scope.is_some() { first } else { own(permission) }
-        }
-    }
+    roles.iter().filter(inherits_itself).map(|r| r.name.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Permission::{All, Create, Delete, DeleteOwn, Read, ReadOwn, Update, UpdateOwn};
+    use Permission::{All, Create, Delete, Read, ReadOwn, Update, UpdateOwn};
 
     fn role(name: &str, inherits: &[&str], allow: &[(&str, &[Permission])]) -> RoleSettings {
         RoleSettings {
@@ -266,86 +236,83 @@ mod tests {
         }
     }
 
-    fn scope(settings: &[RoleSettings], name: &str, resource: &str, question: Question) -> Option<Scope> {
-        let roles = Roles::new(settings, std::iter::once("routed"));
-        ask(roles.get(&RoleName::new(name)), roles.resource(resource), question).scope
+    fn holds(roles: &[RoleSettings], name: &str, permission: Permission, on: &str) -> bool {
+        let roles = Roles::new(roles);
+        let role = roles.get(&RoleName::new(name));
+        roles.resource(on).is_some_and(|on| role.is_some_and(|r| r.holds(permission, on)))
     }
 
     #[test]
-    fn every_permission_reads_back() {
+    fn permissions_are_read_as_they_are_written() {
         for text in ["*", "c", "r", "u", "d", "co", "ro", "uo", "do"] {
             assert_eq!(Permission::parse(text).map(Permission::as_str), Some(text));
         }
-        assert!(["", "x", "*o", "R", "rr"].iter().all(|text| Permission::parse(text).is_none()));
-    }
-
-    #[test]
-    fn only_star_or_exactly_the_permission_grants() {
-        let roles = [role("a", &[], &[("x", &[Update]), ("y", &[All])])];
-        for (resource, permission, granted) in [
-            ("x", Update, true),
-            ("x", UpdateOwn, false),
-            ("x", Read, false),
-            ("x", All, false),
-            ("y", All, true),
-            ("y", DeleteOwn, true),
-        ] {
-            let scope = scope(&roles, "a", resource, Question::Plain(permission));
-            assert_eq!(scope.is_some(), granted, "{resource} {permission:?}");
+        for text in ["", "R", "rw", "read", "or", "*o", " r"] {
+            assert_eq!(Permission::parse(text), None);
         }
     }
 
     #[test]
-    fn nobody_unknown_is_granted_anything() {
-        let roles = [role("a", &[], &[("x", &[All])])];
-        assert_eq!(scope(&roles, "ghost", "x", Question::Plain(Read)), None);
-        assert_eq!(scope(&roles, "a", "nowhere", Question::Plain(Read)), None);
-        assert_eq!(scope(&roles, "a", "routed", Question::Plain(Read)), None);
+    fn each_method_asks_its_letter_and_any_other_asks_all() {
+        for (method, asked) in [
+            ("GET", Read),
+            ("HEAD", Read),
+            ("POST", Create),
+            ("PUT", Update),
+            ("PATCH", Update),
+            ("DELETE", Delete),
+            ("OPTIONS", All),
+            ("TRACE", All),
+            ("get", All),
+            ("GETX", All),
+            ("QUERY", All),
+        ] {
+            assert_eq!(Permission::of_method(&method.parse().unwrap()), asked, "{method}");
+        }
     }
 
     #[test]
-    fn the_own_variant_is_asked_instead_or_after() {
+    fn a_role_holds_what_it_says_and_what_it_inherits_and_nothing_else() {
         let roles = [
-            role("own", &[], &[("x", &[ReadOwn])]),
-            role("plain", &[], &[("x", &[Read])]),
-            role("star", &[], &[("x", &[All])]),
+            role("user", &[], &[("cdr", &[ReadOwn]), ("account", &[Read])]),
+            role("clerk", &["user"], &[("cdr", &[Update])]),
+            role("admin", &["clerk"], &[("account", &[All])]),
         ];
-        let ask = |name, question| scope(&roles, name, "x", question);
-        assert_eq!(ask("own", Question::OwnInstead(Read)), Some(Scope::Own));
-        assert_eq!(ask("plain", Question::OwnInstead(Read)), None);
-        assert_eq!(ask("star", Question::OwnInstead(Read)), Some(Scope::All));
-        assert_eq!(ask("own", Question::OwnAfter(Read)), Some(Scope::Own));
-        assert_eq!(ask("plain", Question::OwnAfter(Read)), Some(Scope::All));
-        assert_eq!(ask("own", Question::OwnAfter(Delete)), None);
-        assert_eq!(ask("own", Question::OwnInstead(All)), None);
-        assert_eq!(ask("star", Question::OwnInstead(All)), Some(Scope::All));
+        assert!(holds(&roles, "admin", ReadOwn, "cdr"));
+        assert!(holds(&roles, "admin", Update, "cdr"));
+        assert!(holds(&roles, "admin", All, "account"));
+        assert!(!holds(&roles, "admin", Read, "cdr"), "r does not follow from ro");
+        assert!(!holds(&roles, "admin", UpdateOwn, "cdr"), "uo does not follow from u");
+        assert!(!holds(&roles, "user", Update, "cdr"), "nothing goes to the parent");
+        assert!(!holds(&roles, "ghost", Read, "cdr"));
+        assert!(!holds(&roles, "admin", Read, "CDR"));
     }
 
     #[test]
-    fn inherited_permissions_are_merged_behind_the_roles_own() {
-        let settings = [
-            role("base", &[], &[("x", &[Read]), ("z", &[Read])]),
-            role("child", &["base"], &[("x", &[Create, Read])]),
-            role("grand", &["child"], &[("y", &[Update])]),
-        ];
-        let roles = Roles::new(&settings, std::iter::empty());
-        let shown: Vec<_> = roles.get(&RoleName::new("grand")).unwrap().resources().collect();
-        assert_eq!(shown, [("x", &["c", "r"][..]), ("y", &["u"][..]), ("z", &["r"][..])]);
-        assert_eq!(scope(&settings, "grand", "z", Question::Plain(Read)), Some(Scope::All));
-        assert_eq!(scope(&settings, "base", "x", Question::Plain(Create)), None);
+    fn resources_are_merged_the_childs_permissions_first() {
+        let roles = Roles::new(&[
+            role("base", &[], &[("cdr", &[Read, ReadOwn]), ("book", &[Read])]),
+            role("other", &[], &[("cdr", &[Delete, Read])]),
+            role("child", &["base", "other"], &[("cdr", &[Update, Read, Update])]),
+        ]);
+        let child = roles.get(&RoleName::new("child")).unwrap();
+        let resources: Vec<_> = child.resources().collect();
+        assert_eq!(resources, [("book", &["r"][..]), ("cdr", &["u", "r", "ro", "d"])]);
+        assert_eq!(child.number(), -1);
     }
 
     #[test]
-    fn cycles_are_named_and_end() {
-        let settings = [
-            role("a", &["b"], &[]),
-            role("b", &["c"], &[("x", &[Read])]),
-            role("c", &["a"], &[]),
-            role("d", &["a"], &[]),
-            role("e", &["e"], &[]),
+    fn cycles_are_found_and_do_no_harm() {
+        let roles = [
+            role("a", &["b"], &[("x", &[Read])]),
+            role("b", &["c"], &[("y", &[Read])]),
+            role("c", &["a", "ghost"], &[]),
+            role("self", &["self"], &[]),
+            role("beside", &["a"], &[]),
+            role("plain", &[], &[]),
         ];
-        let named: Vec<_> = cycles(&settings).iter().map(|n| n.as_str().to_owned()).collect();
-        assert_eq!(named, ["a", "b", "c", "e"]);
-        assert_eq!(scope(&settings, "a", "x", Question::Plain(Read)), Some(Scope::All));
+        let names = |found: Vec<RoleName>| found.iter().map(|n| n.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(cycles(&roles)), ["a", "b", "c", "self"]);
+        assert!(holds(&roles, "beside", Read, "y") && holds(&roles, "c", Read, "x"));
     }
 }

@@ -1,13 +1,11 @@
-//! Credentials become a principal (contract section 4, Credentials).
-//!
-//! A known session is found by its key and proved by its token's hash: one lookup, no parsing. Only what is not that
-//! is read as a token.
+//! Credentials become a principal (contract section 4, Credentials). The hot path is a known session: two hashes and
+//! one look-up; every other token is read on the cold path below it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Reason;
-use super::credentials::Presented;
+use super::credentials::{Credential, Presented};
 use super::permit::Principal;
 use crate::clock::UnixMillis;
 use crate::identity::UserName;
@@ -16,76 +14,206 @@ use crate::session::Session;
 use crate::session::map::Sessions;
 use crate::session::token::{DomainClaims, DomainToken, Reading, Tokens};
 
-/// Knows the sessions and the domain tokens.
+/// Tells who presents credentials.
 pub(super) struct Authenticator {
     sessions: Arc<Sessions>,
     tokens: Arc<Tokens>,
-    domain_tokens: HashMap<String, Arc<DomainToken>>,
+    domain_tokens: DomainTokens,
+}
+
+/// A refusal, with the caller where his token was his but has expired: for the log.
+#[derive(Debug)]
+pub(super) struct Unauthenticated {
+    pub(super) reason: Reason,
+    pub(super) principal: Option<Principal>,
+}
+
+impl From<Reason> for Unauthenticated {
+    fn from(reason: Reason) -> Self {
+        Self { reason, principal: None }
+    }
 }
 
 impl Authenticator {
     pub(super) fn new(sessions: Arc<Sessions>, tokens: Arc<Tokens>, records: Vec<DomainToken>) -> Self {
-        let domain_tokens = records.into_iter().map(|record| (record.id.clone(), Arc::new(record))).collect();
-        Self { sessions, tokens, domain_tokens }
+        Self { sessions, tokens, domain_tokens: DomainTokens::new(records) }
     }
 
-    pub(super) fn authenticate(
+    /// Who it is. A session's use is noted.
+    pub(super) fn principal(
         &self,
         presented: &Presented<'_>,
         now: UnixMillis,
-    ) -> Result<Principal, Reason> {
-        let Some(token) = &presented.token else { return Err(Reason::NoToken) };
-        let token = token.text();
-        let session = match &presented.key {
-            Some(key) => self.session(key.text(), token, now),
-            None => Err(Reason::NoKey),
-        };
-        match session {
-            Ok(session) => Ok(Principal::Session(session)),
-            Err(Reason::Expired) => Err(Reason::Expired),
-            // A domain token needs no key, and one that is given is ignored.
-            Err(reason) => self.without_session(token, reason, now),
+    ) -> Result<Principal, Unauthenticated> {
+        let token = presented.token.as_ref().ok_or(Reason::NoToken)?;
+        let session = self.session(presented.key.as_ref());
+        match session.as_ref().filter(|s| is_token_of(token, s)) {
+            Some(session) => live(session, now).map(Principal::Session),
+            None => self.without_session(token, presented.key.is_some(), session.is_some(), now),
         }
     }
 
-    /// The session of a key, if the token is its own and it is not over.
-    pub(super) fn session(&self, key: &str, token: &str, now: UnixMillis) -> Result<Arc<Session>, Reason> {
-        let session = self.sessions.get(&KeyHash::of(key)).ok_or(Reason::UnknownKey)?;
-        if !session.token.matches(&TokenHash::of(token)) {
-            return Err(Reason::TokenMismatch);
+    /// The session that a key names, whatever the token.
+    fn session(&self, key: Option<&Credential<'_>>) -> Option<Arc<Session>> {
+        self.sessions.get(&KeyHash::of(key?.text()?))
+    }
+
+    /// The cold path: the token is not that of the key's session.
+    #[cold]
+    fn without_session(
+        &self,
+        token: &Credential<'_>,
+        has_key: bool,
+        key_known: bool,
+        now: UnixMillis,
+    ) -> Result<Principal, Unauthenticated> {
+        let reading = token.text().map_or(Reading::Other, |text| self.tokens.read(text, now));
+        if let Reading::Domain(claims) = &reading {
+            return self.domain_tokens.principal(claims, now);
         }
-        if session.is_ended() {
-            return Err(Reason::UnknownKey);
-        }
-        if session.is_over(now) {
-            return Err(Reason::Expired);
-        }
+        Err(no_session(&reading, has_key, key_known).into())
+    }
+}
+
+fn is_token_of(token: &Credential<'_>, session: &Session) -> bool {
+    token.text().is_some_and(|text| TokenHash::of(text).matches(&session.token))
+}
+
+/// A session whose token was presented. One that was ended is unknown to its caller.
+fn live(session: &Arc<Session>, now: UnixMillis) -> Result<Arc<Session>, Unauthenticated> {
+    if !session.is_over(now) {
         session.touch(now);
-        Ok(session)
+        return Ok(Arc::clone(session));
+    }
+    let reason = if session.is_ended() { Reason::UnknownKey } else { Reason::Expired };
+    Err(Unauthenticated { reason, principal: Some(Principal::Session(Arc::clone(session))) })
+}
+
+/// Why a token that is neither a session's nor a good domain token is refused.
+fn no_session(reading: &Reading, has_key: bool, key_known: bool) -> Reason {
+    match reading {
+        Reading::BadDomain => Reason::DomainTokenInvalid,
+        _ if !has_key => Reason::NoKey,
+        _ if key_known => Reason::TokenMismatch,
+        Reading::ExpiredSession => Reason::Expired,
+        Reading::Session | Reading::Other | Reading::Domain(_) => Reason::UnknownKey,
+    }
+}
+
+/// The records that make domain tokens good, each with its caller's name.
+struct DomainTokens(HashMap<String, (Arc<DomainToken>, UserName)>);
+
+impl DomainTokens {
+    fn new(records: Vec<DomainToken>) -> Self {
+        let named = |record: DomainToken| {
+            let user = UserName::new(&format!("{}@{}", record.id, record.domain));
+            (record.id.clone(), (Arc::new(record), user))
+        };
+        Self(records.into_iter().map(named).collect())
     }
 
-    fn without_session(&self, token: &str, reason: Reason, now: UnixMillis) -> Result<Principal, Reason> {
-        match self.tokens.read(token, now) {
-            Reading::Domain(claims) => self.domain_token(&claims, now),
-            Reading::BadDomain => Err(Reason::DomainTokenInvalid),
-            // Its session has been swept away: the client is told why, not that it is unknown.
-            Reading::ExpiredSession if reason == Reason::UnknownKey => Err(Reason::Expired),
-            Reading::ExpiredSession | Reading::Session | Reading::Other => Err(reason),
+    /// Judges a token of good signature by its record, which must be of the domain that the token claims.
+    fn principal(&self, claims: &DomainClaims, now: UnixMillis) -> Result<Principal, Unauthenticated> {
+        let known = self.0.get(&claims.id).filter(|(r, _)| claims.domain.as_ref() == Some(&r.domain));
+        let principal =
+            known.map(|(record, user)| Principal::Domain { record: Arc::clone(record), user: user.clone() });
+        if claims.expires <= now || known.is_some_and(|(r, _)| r.enabled && r.expires <= now) {
+            return Err(Unauthenticated { reason: Reason::Expired, principal });
+        }
+        if known.is_some_and(|(r, _)| !r.enabled) {
+            return Err(Unauthenticated { reason: Reason::DomainTokenDisabled, principal });
+        }
+        principal.ok_or_else(|| Reason::DomainTokenUnknown.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::RoleName;
+    use crate::session::SessionRecord;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    fn domain_tokens() -> DomainTokens {
+        let record = |id: &str, expires, enabled| DomainToken {
+            id: id.into(),
+            domain: "d.test".into(),
+            role: RoleName::new("user"),
+            expires: UnixMillis(expires),
+            enabled,
+        };
+        DomainTokens::new(vec![
+            record("good", 2_000_000, true),
+            record("off", 2_000_000, false),
+            record("old", 1_000_000, true),
+        ])
+    }
+
+    fn domain(id: &str, domain: Option<&str>, expires: u64) -> Result<String, Reason> {
+        let claims =
+            DomainClaims { id: id.into(), domain: domain.map(Into::into), expires: UnixMillis(expires) };
+        let judged = domain_tokens().principal(&claims, NOW);
+        judged.map(|p| p.user().as_str().to_owned()).map_err(|u| u.reason)
+    }
+
+    #[test]
+    fn a_domain_token_is_judged_by_its_record() {
+        let d = Some("d.test");
+        assert_eq!(domain("good", d, 1_000_001).as_deref(), Ok("good@d.test"));
+        assert_eq!(domain("good", d, 1_000_000), Err(Reason::Expired));
+        assert_eq!(domain("old", d, 1_500_000), Err(Reason::Expired));
+        assert_eq!(domain("off", d, 1_500_000), Err(Reason::DomainTokenDisabled));
+        for (id, claimed) in [
+            ("ghost", d),
+            ("GOOD", d),
+            ("good", None),
+            ("good", Some("other")),
+            ("good", Some("D.TEST")),
+            ("", None),
+        ] {
+            assert_eq!(domain(id, claimed, 1_500_000), Err(Reason::DomainTokenUnknown), "{id} {claimed:?}");
         }
     }
 
-    fn domain_token(&self, claims: &DomainClaims, now: UnixMillis) -> Result<Principal, Reason> {
-        let record = self.domain_tokens.get(&claims.id).ok_or(Reason::DomainTokenUnknown)?;
-        if claims.domain.as_deref() != Some(&*record.domain) {
-            return Err(Reason::DomainTokenUnknown);
+    fn session(expires: u64) -> Arc<Session> {
+        Arc::new(Session::new(SessionRecord {
+            id: KeyHash::of("k"),
+            token: TokenHash::of("t"),
+            user: UserName::new("100@d.test"),
+            role: RoleName::new("user"),
+            created: UnixMillis(1),
+            expires: UnixMillis(expires),
+            client: std::net::IpAddr::from([127, 0, 0, 1]),
+            last_used: UnixMillis(1),
+        }))
+    }
+
+    #[test]
+    fn a_session_is_good_until_it_expires_or_is_ended() {
+        let good = session(1_000_001);
+        assert!(live(&good, NOW).is_ok());
+        assert_eq!(good.last_used(), NOW);
+        assert_eq!(live(&session(1_000_000), NOW).unwrap_err().reason, Reason::Expired);
+        good.mark_ended();
+        assert_eq!(live(&good, NOW).unwrap_err().reason, Reason::UnknownKey);
+    }
+
+    #[test]
+    fn refusals_follow_the_contracts_table() {
+        for (reading, has_key, key_known, reason) in [
+            (Reading::Other, false, false, Reason::NoKey),
+            (Reading::Session, false, false, Reason::NoKey),
+            (Reading::ExpiredSession, false, false, Reason::NoKey),
+            (Reading::BadDomain, false, false, Reason::DomainTokenInvalid),
+            (Reading::BadDomain, true, true, Reason::DomainTokenInvalid),
+            (Reading::Other, true, true, Reason::TokenMismatch),
+            (Reading::ExpiredSession, true, true, Reason::TokenMismatch),
+            (Reading::Session, true, false, Reason::UnknownKey),
+            (Reading::Other, true, false, Reason::UnknownKey),
+            (Reading::ExpiredSession, true, false, Reason::Expired),
+        ] {
+            assert_eq!(no_session(&reading, has_key, key_known), reason, "{reading:?} {has_key} {key_known}");
         }
-        if !record.enabled {
-            return Err(Reason::DomainTokenDisabled);
-        }
-        if claims.expires <= now || record.expires <= now {
-            return Err(Reason::Expired);
-        }
-        let user = UserName::new(&format!("{}@{}", record.id, record.domain));
-        Ok(Principal::Domain { record: Arc::clone(record), user })
     }
 }

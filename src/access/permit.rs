@@ -2,10 +2,14 @@
 
 use http::HeaderValue;
 use http::uri::PathAndQuery;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::acl::Permission;
+use super::credentials::Presented;
 use super::path::CanonicalPath;
+use super::policy::Grant;
+use super::route_tree::Entry;
 use super::routes::Route;
 use crate::identity::{RoleName, UserName};
 use crate::session::Session;
@@ -56,6 +60,17 @@ pub struct Judged {
     pub key: Option<HeaderValue>,
 }
 
+impl Judged {
+    /// None only where the token cannot stand in a header, which no good one is.
+    pub(super) fn of(presented: &Presented<'_>, principal: &Principal) -> Option<Self> {
+        let token = presented.token.as_ref()?.to_header()?;
+        match principal {
+            Principal::Session(_) => Some(Self { token, key: Some(presented.key.as_ref()?.to_header()?) }),
+            Principal::Domain { .. } => Some(Self { token, key: None }),
+        }
+    }
+}
+
 /// A query as it is forwarded.
 #[derive(Clone)]
 pub enum ForwardQuery {
@@ -65,20 +80,50 @@ pub enum ForwardQuery {
     Stripped(String),
 }
 
+impl ForwardQuery {
+    /// Shares the request's own bytes where the query is that of `path`'s target.
+    pub(super) fn of(path: &CanonicalPath, query: Cow<'_, str>) -> Self {
+        match query {
+            Cow::Borrowed(query) if path.sent().query() == Some(query) => Self::AsSent(path.sent().clone()),
+            query => Self::Stripped(query.into_owned()),
+        }
+    }
+}
+
 /// A request that was judged and may be forwarded. Made by `access` alone.
 pub struct Permit {
-    pub(super) route: Arc<Route>,
-    pub(super) path: CanonicalPath,
+    route: Arc<Route>,
+    path: CanonicalPath,
     /// Bytes of the path that `strip_prefix` takes off.
-    pub(super) stripped: usize,
-    pub(super) query: Option<ForwardQuery>,
-    pub(super) principal: Option<Principal>,
-    pub(super) scope: Option<Scope>,
-    pub(super) asked: Option<Permission>,
-    pub(super) credentials: Option<Judged>,
+    stripped: usize,
+    query: Option<ForwardQuery>,
+    principal: Option<Principal>,
+    scope: Option<Scope>,
+    asked: Option<Permission>,
+    credentials: Option<Judged>,
 }
 
 impl Permit {
+    /// For a caller whom the rules grant it.
+    pub(super) fn granted(self, principal: Principal, grant: Grant, credentials: Judged) -> Self {
+        let Grant { asked, scope } = grant;
+        Self { principal: Some(principal), scope, asked, credentials: Some(credentials), ..self }
+    }
+
+    /// Without a caller: that of a public route, where credentials pass as they came.
+    pub(super) fn on(entry: &Entry, path: CanonicalPath, query: Option<ForwardQuery>) -> Self {
+        Self {
+            route: Arc::clone(&entry.route),
+            stripped: path.bytes_of_segments(entry.stripped_segments),
+            path,
+            query,
+            principal: None,
+            scope: None,
+            asked: None,
+            credentials: None,
+        }
+    }
+
     #[must_use]
     pub fn route(&self) -> &Arc<Route> {
         &self.route

@@ -1,358 +1,311 @@
-//! Finding the route of a request: a tree by segments, so that the cost depends on the path and not on how many
-//! routes there are. No allocation, and no path can make it look at a node twice.
-//!
-//! Precedence (contract section 2): segment by segment, at the first difference a literal beats a wildcard; then the
-//! longer route wins, then the one with methods, then the one with a query.
+//! The compiled routes: a tree by segments in which a request finds its route. What a look-up costs depends on the
+//! path, not on the number of routes, and it copies nothing.
 
 use http::Method;
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::path::{CanonicalPath, segments};
+use super::conflicts::takes;
+use super::path::CanonicalPath;
 use super::query;
-use super::routes::{Place, Route, RouteSettings};
+use super::routes::{self, Route, RouteSettings, Segment};
+use super::segment;
 use crate::secret::PassThroughBuild;
 
-/// All routes of a configuration, compiled.
+pub use super::conflicts::{RouteConflict, conflicts};
+
+/// The routes of one configuration.
 pub struct RouteTree {
     nodes: Vec<Node>,
-    entries: Vec<Entry>,
     case_sensitive: bool,
 }
 
-/// Two routes that no request could tell apart.
-#[derive(Clone, Debug)]
-pub struct RouteConflict {
-    pub path: String,
-    pub first: Place,
-    pub second: Place,
-}
-
-#[derive(Default)]
-struct Node {
-    /// By the hash of the folded segment; segments with one hash stand in one list.
-    literals: HashMap<u64, Vec<(Box<str>, usize)>, PassThroughBuild>,
-    wildcard: Option<usize>,
-    /// Entries that end here, by precedence.
-    here: Vec<usize>,
-}
-
-struct Entry {
-    route: Arc<Route>,
+/// A route with what its look-up needs.
+pub(super) struct Entry {
+    pub(super) route: Arc<Route>,
+    /// Its place in the list that the table was made of.
+    pub(super) number: usize,
+    /// Whole segments that `strip_prefix` takes off.
+    pub(super) stripped_segments: usize,
+    /// Which segment is `{user}`.
+    user: Option<usize>,
     methods: Option<Vec<Method>>,
     query: Vec<(String, Vec<String>)>,
 }
 
+/// One segment of the tree. The root stands for the path `/`.
+#[derive(Default)]
+struct Node {
+    /// By the segment's hash; more than one only where two hashes are equal.
+    literals: HashMap<u64, Vec<(String, usize)>, PassThroughBuild>,
+    any: Option<usize>,
+    /// The routes that end here, best first.
+    ends: Vec<Entry>,
+}
+
 impl RouteTree {
-    /// Compiles routes; each setting's place in the list is that of its [`Route`] in `routes`.
+    /// Compiles routes whose paths `config` has checked. Of two that conflict the first wins.
     #[must_use]
-    pub fn new(settings: &[RouteSettings], routes: Vec<Arc<Route>>, case_sensitive: bool) -> Self {
-        let mut tree = Self { nodes: vec![Node::default()], entries: Vec::new(), case_sensitive };
-        for (setting, route) in settings.iter().zip(routes) {
-            let node = tree.node_of(&setting.path);
-            let entry = tree.entries.len();
-            tree.entries.push(Entry {
-                route,
-                methods: setting.methods.clone(),
-                query: setting.query.clone(),
-            });
-            tree.nodes[node].here.push(entry);
-        }
-        for node in &mut tree.nodes {
-            let entries = &tree.entries;
-            node.here
-                .sort_by_key(|at| Reverse((entries[*at].methods.is_some(), !entries[*at].query.is_empty())));
-        }
-        tree
-    }
-
-    /// The route that a request takes.
-    #[must_use]
-    pub fn find(&self, path: &CanonicalPath, method: &Method, query: Option<&str>) -> Option<&Arc<Route>> {
-        let asked = Asked { method, query };
-        self.descend(0, path.as_str(), &asked).map(|entry| &entry.route)
-    }
-
-    fn descend(&self, node: usize, rest: &str, asked: &Asked<'_>) -> Option<&Entry> {
-        let node = self.nodes.get(node)?;
-        let rest = rest.trim_start_matches('/');
-        if !rest.is_empty() {
-            let (segment, rest) = rest.split_once('/').unwrap_or((rest, ""));
-            let deeper = [self.literal(node, segment), node.wildcard];
-            let found = deeper.into_iter().flatten().find_map(|child| self.descend(child, rest, asked));
-            if found.is_some() {
-                return found;
+    pub fn new(routes: &[RouteSettings], case_sensitive: bool) -> Self {
+        let mut table = Self { nodes: vec![Node::default()], case_sensitive };
+        for (number, route) in routes.iter().enumerate() {
+            let mut at = 0;
+            for segment in routes::shape(&route.path, case_sensitive) {
+                at = table.child(at, segment);
+            }
+            if let Some(node) = table.nodes.get_mut(at) {
+                node.ends.push(Entry::new(number, route));
+                // Stable: with methods first, then with query (contract section 2).
+                node.ends.sort_by_key(|e| (e.methods.is_none(), e.query.is_empty()));
             }
         }
-        node.here.iter().filter_map(|at| self.entries.get(*at)).find(|entry| entry.matches(asked))
+        table
+    }
+
+    /// The route of a request, by the contract's precedence: compared segment by segment, at the first difference a
+    /// literal beats `*`, then the longer wins, then the one with methods, then the one with query. Only routes
+    /// whose methods and query take the request are compared at all.
+    #[must_use]
+    pub fn find(&self, path: &CanonicalPath, method: &Method, query: Option<&str>) -> Option<&Arc<Route>> {
+        self.entry(path, method, query).map(|e| &e.route)
+    }
+
+    pub(super) fn entry(&self, path: &CanonicalPath, method: &Method, query: Option<&str>) -> Option<&Entry> {
+        self.search(0, path.inner(), &|e: &Entry| e.takes(method, query))
+    }
+
+    /// Literal before `any` before the routes that end here is exactly the order of precedence, so the first found is
+    /// the best. A node is visited at most once, being one place in a tree.
+    fn search(&self, at: usize, rest: &str, takes: &impl Fn(&Entry) -> bool) -> Option<&Entry> {
+        let node = self.nodes.get(at)?;
+        if !rest.is_empty() {
+            let (segment, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            let children = [self.literal(node, segment), node.any];
+            if let Some(found) = children.into_iter().flatten().find_map(|c| self.search(c, rest, takes)) {
+                return Some(found);
+            }
+        }
+        node.ends.iter().find(|e| takes(e))
     }
 
     fn literal(&self, node: &Node, segment: &str) -> Option<usize> {
-        let alike = node.literals.get(&hash(segment, self.case_sensitive))?;
-        alike.iter().find(|(literal, _)| same(literal, segment, self.case_sensitive)).map(|(_, child)| *child)
-    }
-
-    fn node_of(&mut self, path: &str) -> usize {
-        segments(path).fold(0, |node, segment| self.child_of(node, segment))
-    }
-
-    fn child_of(&mut self, node: usize, segment: &str) -> usize {
-        let next = self.nodes.len();
-        let is_wildcard = is_wildcard(segment);
-        let known =
-            if is_wildcard { self.nodes[node].wildcard } else { self.literal(&self.nodes[node], segment) };
-        if let Some(child) = known {
-            return child;
+        if node.literals.is_empty() {
+            return None;
         }
-        self.nodes.push(Node::default());
-        if is_wildcard {
-            self.nodes[node].wildcard = Some(next);
-        } else {
-            let alike = self.nodes[node].literals.entry(hash(segment, self.case_sensitive)).or_default();
-            alike.push((segment.into(), next));
-        }
-        next
+        let same = node.literals.get(&segment::hash(segment, self.case_sensitive))?;
+        same.iter().find(|(l, _)| segment::matches(segment, l, self.case_sensitive)).map(|(_, child)| *child)
     }
-}
 
-struct Asked<'r> {
-    method: &'r Method,
-    query: Option<&'r str>,
+    /// The child for a segment, made if there is none.
+    fn child(&mut self, at: usize, segment: Segment) -> usize {
+        let new = self.nodes.len();
+        let Some(node) = self.nodes.get_mut(at) else { return at };
+        let child = match segment {
+            Segment::Any => *node.any.get_or_insert(new),
+            Segment::Literal(literal) => {
+                let hash = segment::hash_of_folded(&literal);
+                let same = node.literals.entry(hash).or_default();
+                match same.iter().find(|(l, _)| *l == literal) {
+                    Some((_, child)) => *child,
+                    None => {
+                        same.push((literal, new));
+                        new
+                    }
+                }
+            }
+        };
+        if child == new {
+            self.nodes.push(Node::default());
+        }
+        child
+    }
 }
 
 impl Entry {
-    fn matches(&self, asked: &Asked<'_>) -> bool {
-        let method = self.methods.as_ref().is_none_or(|methods| covers(methods, asked.method));
-        method && self.query.iter().all(|(name, values)| has_one_of(asked.query, name, values))
-    }
-}
-
-/// GET covers HEAD.
-fn covers(methods: &[Method], method: &Method) -> bool {
-    methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET))
-}
-
-/// Whether the parameter is given once, with one of the values. Given twice it opens nothing, whichever one the
-/// upstream reads.
-fn has_one_of(query: Option<&str>, name: &str, values: &[String]) -> bool {
-    let value = query::value(query, name);
-    value.is_some_and(|value| values.iter().any(|v| *v == value))
-}
-
-/// `*` and `{name}` stand for one segment.
-fn is_wildcard(segment: &str) -> bool {
-    segment == "*" || (segment.starts_with('{') && segment.ends_with('}'))
-}
-
-/// Case is folded unless it matters; the hexadecimal digits of a percent-encoding are always.
-fn folded(segment: &str, case_sensitive: bool) -> impl Iterator<Item = u8> {
-    let mut hex_left = 0u8;
-    segment.bytes().map(move |byte| {
-        let in_hex = hex_left > 0;
-        hex_left = if byte == b'%' { 2 } else { hex_left.saturating_sub(1) };
-        if in_hex || !case_sensitive { byte.to_ascii_lowercase() } else { byte }
-    })
-}
-
-fn same(a: &str, b: &str, case_sensitive: bool) -> bool {
-    a.len() == b.len() && folded(a, case_sensitive).eq(folded(b, case_sensitive))
-}
-
-/// FNV-1a with a final mix. What is looked up comes from clients, but only the configuration puts entries in, so
-/// nobody can fill a list with one hash.
-fn hash(segment: &str, case_sensitive: bool) -> u64 {
-    let mixed = folded(segment, case_sensitive)
-        .fold(0xcbf2_9ce4_8422_2325u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// Pairs of routes that nothing tells apart.
-#[must_use]
-pub fn conflicts(routes: &[RouteSettings], case_sensitive: bool) -> Vec<RouteConflict> {
-    let mut by_shape: HashMap<Vec<String>, Vec<&RouteSettings>> = HashMap::new();
-    let mut found = Vec::new();
-    for route in routes {
-        let alike = by_shape.entry(shape(&route.path, case_sensitive)).or_default();
-        for first in alike.iter().filter(|first| nothing_tells_apart(first, route)) {
-            let (path, first, second) = (route.path.clone(), first.place.clone(), route.place.clone());
-            found.push(RouteConflict { path, first, second });
+    fn new(number: usize, settings: &RouteSettings) -> Self {
+        let route = Route {
+            label: settings.path.as_str().into(),
+            rule: settings.rule.clone(),
+            websocket: settings.websocket,
+            body_credentials: settings.body_credentials,
+            target: settings.target,
+            place: settings.place.clone(),
+            encoded_slash: settings.encoded_slash,
+        };
+        Self {
+            route: Arc::new(route),
+            number,
+            stripped_segments: routes::shape(&settings.strip_prefix, false).len(),
+            user: routes::position(&settings.path, "user"),
+            methods: settings.methods.clone(),
+            query: settings.query.clone(),
         }
-        alike.push(route);
     }
-    found
-}
 
-fn shape(path: &str, case_sensitive: bool) -> Vec<String> {
-    let fold = |segment: &str| folded(segment, case_sensitive).map(char::from).collect();
-    segments(path).map(|segment| if is_wildcard(segment) { "*".to_owned() } else { fold(segment) }).collect()
-}
+    /// What stands for `{user}` in a path that found this route, as it is in the path.
+    pub(super) fn user<'p>(&self, path: &'p CanonicalPath) -> Option<&'p str> {
+        path.inner().split('/').nth(self.user?)
+    }
 
-fn nothing_tells_apart(a: &RouteSettings, b: &RouteSettings) -> bool {
-    let methods = match (&a.methods, &b.methods) {
-        (None, None) => true,
-        (Some(a), Some(b)) => a.iter().any(|m| covers(b, m)) || b.iter().any(|m| covers(a, m)),
-        (None, Some(_)) | (Some(_), None) => false,
-    };
-    let queries = match (a.query.is_empty(), b.query.is_empty()) {
-        (true, true) => true,
-        (false, false) => !queries_exclude(a, b),
-        (true, false) | (false, true) => false,
-    };
-    methods && queries
-}
-
-/// Whether some parameter, of which both name values, has none in common.
-fn queries_exclude(a: &RouteSettings, b: &RouteSettings) -> bool {
-    a.query.iter().any(|(name, values)| {
-        b.query.iter().any(|(other, others)| name == other && values.iter().all(|v| !others.contains(v)))
-    })
+    /// Whether methods and query take a request. A parameter that is given twice takes none.
+    fn takes(&self, method: &Method, query: Option<&str>) -> bool {
+        self.methods.as_ref().is_none_or(|methods| takes(methods, method))
+            && self.query.iter().all(|(name, values)| {
+                query::only(query, name)
+                    .is_some_and(|given| values.iter().any(|v| query::decoded(given).eq(v.bytes())))
+            })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::routes::{BodyCredentials, Rule, Target, WebSocketMode};
     use super::*;
+    use crate::access::samples::route;
     use proptest::prelude::*;
 
-    fn route(path: &str) -> RouteSettings {
-        RouteSettings {
-            path: path.into(),
-            methods: None,
-            query: Vec::new(),
-            rule: Rule::Authenticated,
-            strip_prefix: String::new(),
-            websocket: WebSocketMode::Credentials,
-            encoded_slash: false,
-            body_credentials: BodyCredentials::Ignore,
-            target: Target::Nowhere,
-            place: Place { file: path.into(), line: 1 },
-        }
+    /// `GET,PUT /path?view=a|b`; the methods may be left out.
+    fn parse(text: &str) -> RouteSettings {
+        let (methods, path) = text.split_at(text.find('/').unwrap());
+        let methods = methods.trim_end();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let mut route = route(path);
+        route.methods =
+            (!methods.is_empty()).then(|| methods.split(',').map(|m| m.parse().unwrap()).collect());
+        let pairs = query.split('&').filter(|p| !p.is_empty()).filter_map(|p| p.split_once('='));
+        route.query = pairs.map(|(n, v)| (n.to_owned(), v.split('|').map(str::to_owned).collect())).collect();
+        route
     }
 
-    fn with_methods(path: &str, methods: &[Method]) -> RouteSettings {
-        RouteSettings {
-            methods: Some(methods.to_vec()),
-            place: Place { file: "methods".into(), line: 1 },
-            ..route(path)
-        }
-    }
-
-    fn with_query(path: &str, name: &str, value: &str) -> RouteSettings {
-        let query = vec![(name.to_owned(), vec![value.to_owned()])];
-        RouteSettings { query, place: Place { file: "query".into(), line: 1 }, ..route(path) }
-    }
-
-    fn tree(settings: &[RouteSettings], case_sensitive: bool) -> RouteTree {
-        let routes = settings.iter().map(|s| Arc::new(Route::new(s, None))).collect();
-        RouteTree::new(settings, routes, case_sensitive)
-    }
-
-    /// The `place.file` of the route that is found.
-    fn found(tree: &RouteTree, method: &Method, target: &str) -> Option<String> {
-        let uri: http::Uri = target.parse().unwrap();
-        let path = CanonicalPath::of(&uri).unwrap();
-        tree.find(&path, method, uri.query()).map(|route| route.place.file.to_string())
-    }
-
-    fn get(paths: &[&str], target: &str) -> Option<String> {
-        let settings: Vec<_> = paths.iter().map(|p| route(p)).collect();
-        found(&tree(&settings, false), &Method::GET, target)
+    fn found(routes: &[&str], ask: &str, case_sensitive: bool) -> Option<usize> {
+        let mut settings: Vec<_> = routes.iter().map(|r| parse(r)).collect();
+        settings.iter_mut().enumerate().for_each(|(n, r)| r.place.line = n);
+        let (method, target) = ask.split_once(' ').unwrap_or(("GET", ask));
+        let path = CanonicalPath::parse(target).unwrap();
+        let table = RouteTree::new(&settings, case_sensitive);
+        table.find(&path, &method.parse().unwrap(), path.sent().query()).map(|r| r.place.line)
     }
 
     #[test]
-    fn a_prefix_ends_on_a_segment() {
-        for (target, matches) in [
-            ("/a/b", true),
-            ("/A/b/", true),
-            ("/a/B/c/d", true),
-            ("/a/bc", false),
-            ("/a", false),
-            ("/x/a/b", false),
+    fn a_prefix_is_whole_segments() {
+        for (ask, expected) in [
+            ("/cdr", Some(0)),
+            ("/cdr/", Some(0)),
+            ("/CDR/a/b", Some(0)),
+            ("/cdrx", None),
+            ("/cd", None),
+            ("/cdr.json", None),
+            ("/", None),
+            ("/cdr%41", None),
+            ("/x/cdr", None),
+            ("//%63dr//x", Some(0)),
         ] {
-            assert_eq!(get(&["/a/b"], target).is_some(), matches, "{target}");
+            assert_eq!(found(&["/cdr"], ask, false), expected, "{ask}");
         }
-        assert_eq!(get(&["/"], "/anything/at/all").as_deref(), Some("/"));
+        assert_eq!(found(&["/"], "/anything/at/all", false), Some(0));
+        assert_eq!(found(&["/"], "/", false), Some(0));
+        assert_eq!(found(&["/a/"], "/a", false), Some(0));
     }
 
     #[test]
-    fn a_literal_beats_a_wildcard_at_the_first_difference_even_a_longer_one() {
-        let paths = ["/cdr", "/cdr/secret", "/cdr/*/media", "/cdr/special/media"];
-        for (target, expected) in [
-            ("/cdr/5/media/x", "/cdr/*/media"),
-            ("/cdr/special/media", "/cdr/special/media"),
-            ("/cdr/secret/media", "/cdr/secret"),
-            ("/cdr/special/other", "/cdr"),
-            ("/cdr/5", "/cdr"),
+    fn precedence_is_decided_at_the_first_difference() {
+        let routes = ["/cdr", "/cdr/secret", "/cdr/*/media", "/cdr/special/media", "/cdr/*", "/"];
+        for (ask, expected) in [
+            ("/cdr/secret/media", 1),
+            ("/cdr/%73ECRET/media/x", 1),
+            ("/cdr/secretx/media", 2),
+            ("/cdr/special/media", 3),
+            ("/cdr/special", 4),
+            ("/cdr/special/x", 4),
+            ("/cdr", 0),
+            ("/x", 5),
         ] {
-            assert_eq!(get(&paths, target).as_deref(), Some(expected), "{target}");
+            assert_eq!(found(&routes, ask, false), Some(expected), "{ask}");
         }
     }
 
     #[test]
-    fn what_does_not_match_deeper_falls_back() {
-        let settings = [route("/a"), with_methods("/a/b", &[Method::POST]), route("/*/b/c")];
-        let tree = tree(&settings, false);
-        assert_eq!(found(&tree, &Method::GET, "/a/b").as_deref(), Some("/a"));
-        assert_eq!(found(&tree, &Method::GET, "/a/b/c").as_deref(), Some("/a"));
-        assert_eq!(found(&tree, &Method::POST, "/a/b/c").as_deref(), Some("methods"));
-    }
-
-    #[test]
-    fn methods_win_over_a_query_and_a_query_over_neither() {
-        let settings = [route("/a"), with_query("/a", "view", "x"), with_methods("/a", &[Method::GET])];
-        let tree = tree(&settings, false);
-        for (method, target, expected) in [
-            (Method::GET, "/a?view=x", "methods"),
-            (Method::HEAD, "/a", "methods"),
-            (Method::PUT, "/a?view=x", "query"),
-            (Method::PUT, "/a?v%69ew=%78", "query"),
-            (Method::PUT, "/a?view=x&view=y", "/a"),
-            (Method::PUT, "/a?view=y", "/a"),
-            (Method::PUT, "/a?view", "/a"),
-            (Method::PUT, "/a", "/a"),
+    fn only_routes_that_take_the_request_are_compared() {
+        let routes = ["/put", "PUT,PURGE /put", "/put?view=a|b", "PUT /put/x", "GET /get", "PUT /put?view=a"];
+        for (ask, expected) in [
+            ("PUT /put", Some(1)),
+            ("PURGE /put", Some(1)),
+            ("PATCH /put", Some(0)),
+            ("put /put", Some(0)),
+            ("GET /put/x", Some(0)),
+            ("PUT /put/x", Some(3)),
+            ("GET /put?view=a", Some(2)),
+            ("PUT /put?view=b", Some(1)),
+            ("PUT /put?view=a", Some(5)),
+            ("GET /put?v%69ew=%61", Some(2)),
+            ("GET /put?x&view=b&y", Some(2)),
+            ("GET /put?view=a&view=b", Some(0)),
+            ("GET /put?view=a&view[]=b", Some(0)),
+            ("GET /put?view=A", Some(0)),
+            ("GET /put?view", Some(0)),
+            ("GET /put?view=ab", Some(0)),
+            ("HEAD /get", Some(4)),
+            ("POST /get", None),
         ] {
-            assert_eq!(found(&tree, &method, target).as_deref(), Some(expected), "{method} {target}");
+            assert_eq!(found(&routes, ask, false), expected, "{ask}");
         }
     }
 
     #[test]
-    fn letter_case_counts_when_it_is_said_to_but_not_in_percent_encodings() {
-        let tree = tree(&[route("/Caf%C3%A9")], true);
-        assert!(found(&tree, &Method::GET, "/Caf%c3%a9").is_some());
-        assert!(found(&tree, &Method::GET, "/caf%C3%A9").is_none());
+    fn literals_match_their_percent_encoded_form_and_case_can_count() {
+        for ask in ["/gr%C3%B6%C3%9Fe/a%20B/x", "/GR%c3%96%c3%9fE/A%20b"] {
+            assert_eq!(found(&["/größe/a b"], ask, false), Some(0), "{ask}");
+        }
+        assert_eq!(found(&["/a@b"], "/a%40b", false), Some(0));
+        assert_eq!(found(&["/a/Bc"], "/a/Bc", true), Some(0));
+        assert_eq!(found(&["/a/Bc"], "/A/bc", true), None);
+        assert_eq!(found(&["/a/b"], "/a%2Fb", false), None);
     }
 
     #[test]
-    fn conflicts_are_pairs_that_nothing_tells_apart() {
-        let many = |settings: &[RouteSettings]| conflicts(settings, false).len();
-        assert_eq!(many(&[route("/a/*"), route("/A/{x}/")]), 1);
-        assert_eq!(many(&[route("/a"), with_methods("/a", &[Method::GET]), with_query("/a", "v", "x")]), 0);
-        assert_eq!(many(&[with_methods("/a", &[Method::GET]), with_methods("/a", &[Method::HEAD])]), 1);
-        assert_eq!(many(&[with_methods("/a", &[Method::GET]), with_methods("/a", &[Method::PUT])]), 0);
-        assert_eq!(many(&[with_query("/a", "v", "x"), with_query("/a", "v", "y")]), 0);
-        assert_eq!(many(&[with_query("/a", "v", "x"), with_query("/a", "w", "y")]), 1);
-        assert_eq!(conflicts(&[route("/a"), route("/A")], true).len(), 0);
+    fn a_wildcard_is_exactly_one_segment() {
+        for (ask, expected) in [
+            ("/d/5/m", Some(0)),
+            ("/d/a%2Fb/m/x", Some(0)),
+            ("/d/m", None),
+            ("/d//m", None),
+            ("/d/1/2/m", None),
+            ("/d/1/mx", None),
+        ] {
+            assert_eq!(found(&["/d/{id}/m"], ask, false), expected, "{ask}");
+        }
+    }
+
+    #[test]
+    fn the_user_is_read_from_the_canonical_path() {
+        let table = RouteTree::new(&[route("/a/*/{user}")], false);
+        let path = CanonicalPath::parse("//a/x/%4FWN%40d/y").unwrap();
+        let entry = table.entry(&path, &Method::GET, None).unwrap();
+        assert_eq!(entry.user(&path), Some("OWN%40d"));
+    }
+
+    /// Shapes over a small alphabet: `a`, `b` and `*`.
+    fn shapes() -> impl Strategy<Value = Vec<Vec<&'static str>>> {
+        let segment = prop::sample::select(vec!["a", "b", "*"]);
+        prop::collection::vec(prop::collection::vec(segment, 0..5), 1..20)
     }
 
     proptest! {
-        /// Against the plain reading of the precedence: every matching route compared with every other.
+        /// Against the contract's sentence, read as a comparison of all candidates.
         #[test]
-        fn the_tree_finds_what_a_comparison_of_all_routes_finds(
-            paths in proptest::collection::hash_set("(/(a|b|c|\\*)){0,4}", 1..12),
-            target in "(/(a|b|c|d)){0,5}",
-        ) {
-            let paths: Vec<String> = paths.into_iter().map(|p| if p.is_empty() { "/".into() } else { p }).collect();
-            let refs: Vec<&str> = paths.iter().map(String::as_str).collect();
-            let target = if target.is_empty() { "/".to_owned() } else { target };
-            let wanted: Vec<&str> = segments(&target).collect();
-            let matching = refs.iter().filter(|p| {
-                let own: Vec<&str> = segments(p).collect();
-                own.len() <= wanted.len() && own.iter().zip(&wanted).all(|(o, w)| *o == "*" || o == w)
+        fn the_tree_agrees_with_the_rule(routes in shapes(), ask in prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 0..6)) {
+            let literal_first = |r: &[&str]| r.iter().map(|s| u8::from(*s == "*")).collect::<Vec<_>>();
+            let candidate = |r: &&Vec<&str>| {
+                r.len() <= ask.len() && r.iter().zip(&ask).all(|(r, a)| *r == "*" || r == a)
+            };
+            let best = routes.iter().filter(candidate).min_by(|x, y| {
+                let (x, y) = (literal_first(x), literal_first(y));
+                let shared = x.len().min(y.len());
+                x[..shared].cmp(&y[..shared]).then(y.len().cmp(&x.len()))
             });
-            // Literal before wildcard at the first difference, then longer: the order of these keys.
-            let best = matching.max_by_key(|p| segments(p).map(|s| u8::from(s != "*")).collect::<Vec<_>>());
-            prop_assert_eq!(get(&refs, &target), best.map(|p| (*p).to_owned()));
+            let texts: Vec<String> = routes.iter().map(|r| format!("/{}", r.join("/"))).collect();
+            let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let got = found(&refs, &format!("/{}", ask.join("/")), false);
+            prop_assert_eq!(got.map(|n| &routes[n]), best);
         }
     }
 }

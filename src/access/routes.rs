@@ -1,11 +1,10 @@
-//! Routes: a path prefix of whole segments to what is asked there and where it goes (contract section 2,
-//! `[[routes]]`). Settings and the compiled route; the lookup is `route_tree`'s.
+//! Routes as the configuration has them: a path prefix of whole segments to what is asked there and where it goes, and
+//! the checks that `config` makes of their paths. How a request finds its route is [`super::route_tree`]'s.
 
 use http::Method;
-use std::sync::Arc;
 
-use super::acl::{Permission, ResourceId};
-use super::path;
+use super::acl::Permission;
+use super::segment;
 
 /// Index of an upstream in the configuration's list of upstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +13,7 @@ pub struct UpstreamId(pub usize);
 /// Where in the configuration something stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    pub file: Arc<str>,
+    pub file: std::sync::Arc<str>,
     pub line: usize,
 }
 
@@ -87,36 +86,16 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Route {
     /// The path as written: the `route` label of logs and metrics.
-    pub label: Arc<str>,
+    pub label: std::sync::Arc<str>,
     pub rule: Rule,
     pub websocket: WebSocketMode,
     pub body_credentials: BodyCredentials,
     pub target: Target,
     pub place: Place,
     pub encoded_slash: bool,
-    pub(super) resource_id: Option<ResourceId>,
-    /// Which segment `{user}` stands for.
-    user_segment: Option<usize>,
-    /// How many segments `strip_prefix` takes off.
-    stripped_segments: usize,
 }
 
 impl Route {
-    pub(super) fn new(settings: &RouteSettings, resource_id: Option<ResourceId>) -> Self {
-        Self {
-            label: settings.path.as_str().into(),
-            rule: settings.rule.clone(),
-            websocket: settings.websocket,
-            body_credentials: settings.body_credentials,
-            target: settings.target,
-            place: settings.place.clone(),
-            encoded_slash: settings.encoded_slash,
-            resource_id,
-            user_segment: path::segments(&settings.path).position(|segment| segment == "{user}"),
-            stripped_segments: path::segments(&settings.strip_prefix).count(),
-        }
-    }
-
     /// The resource it asks for; none on `public`, `authenticated` and `deny` routes.
     #[must_use]
     pub fn resource(&self) -> Option<&str> {
@@ -125,89 +104,113 @@ impl Route {
             Rule::Public | Rule::Authenticated | Rule::Deny => None,
         }
     }
-
-    /// What `{user}` stands for in a path that this route matched, decoded, in its letter case.
-    pub(super) fn user<'p>(&self, path: &'p str) -> Option<std::borrow::Cow<'p, str>> {
-        path::segments(path).nth(self.user_segment?).map(path::decode)
-    }
-
-    /// How many bytes `strip_prefix` takes off a canonical path that this route matched.
-    pub(super) fn stripped_bytes(&self, path: &str) -> usize {
-        let cut = path::segments(path).take(self.stripped_segments).map(|segment| segment.len() + 1);
-        cut.sum()
-    }
 }
 
-/// Whether a route's path can be one; else what is wrong and what would be right.
+/// What is wrong with a route's `path`, and what would be right.
 pub fn check_path(path: &str) -> Result<(), String> {
-    if !path.starts_with('/') {
-        return Err(format!("\"{path}\" must begin with \"/\""));
-    }
+    let inner = path.strip_prefix('/').ok_or("a path begins with `/`")?;
     if path.contains(['?', '#']) {
-        return Err(format!("\"{path}\" must be a path alone; parameters go into `query`"));
+        return Err(
+            "a path has no query and no fragment; `query = { name = [\"value\"] }` asks for parameters"
+                .into(),
+        );
     }
     let mut names = Vec::new();
-    for segment in path::segments(path) {
-        let name = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
-        let fault = match name {
-            Some(name) if name.is_empty() || name.contains(['{', '}']) => Some("an unnamed placeholder"),
-            Some(name) if names.contains(&name) => Some("two placeholders of one name"),
-            Some(name) => {
-                names.push(name);
-                None
+    for part in inner.strip_suffix('/').unwrap_or(inner).split('/').filter(|_| !matches!(path, "/")) {
+        check_segment(part)?;
+        if let Some(name) = placeholder(part) {
+            if names.contains(&name) {
+                return Err(format!(
+                    "`{{{name}}}` is there twice; a placeholder's name stands for one segment"
+                ));
             }
-            None if segment == "*" => None,
-            None if segment.contains(['*', '{', '}']) => Some("a wildcard that is not a whole segment"),
-            None => None,
-        };
-        if let Some(fault) = fault {
-            return Err(format!(
-                "\"{path}\" has {fault} at \"{segment}\"; `*` or `{{name}}` stands for one whole segment"
-            ));
+            names.push(name);
         }
     }
-    check_canonical(path)
+    Ok(())
 }
 
-/// A route that is not canonical would never match, or match something else than its author meant.
-fn check_canonical(path: &str) -> Result<(), String> {
-    let literal = path.replace(['{', '}'], "");
-    let canonical = literal
-        .parse::<http::Uri>()
-        .map_err(|error| error.to_string())
-        .and_then(|uri| path::CanonicalPath::of(&uri).map_err(|bad| bad.to_string()));
-    match canonical {
-        Ok(canonical) if canonical.has_encoded_slash() => {
-            Err(format!("\"{path}\" has an encoded slash; a prefix is made of whole segments"))
-        }
-        Ok(canonical) if canonical.as_str() == literal => Ok(()),
-        Ok(canonical) => {
-            Err(format!("\"{path}\" is not in canonical form, which would be \"{}\"", canonical.as_str()))
-        }
-        Err(what) => Err(format!("\"{path}\" can be no path: {what}")),
-    }
-}
-
-/// Whether `strip` is a prefix of `path` of whole segments; the empty one is.
+/// What is wrong with a route's `strip_prefix`: it must be whole segments that `path` begins with.
 pub fn check_strip_prefix(path: &str, strip: &str) -> Result<(), String> {
     if strip.is_empty() {
         return Ok(());
     }
     if !strip.starts_with('/') {
-        return Err(format!("\"{strip}\" must begin with \"/\""));
+        return Err("a prefix begins with `/`".into());
     }
-    let mut of_path = path::segments(path);
-    if path::segments(strip).all(|segment| of_path.next().is_some_and(|s| s.eq_ignore_ascii_case(segment))) {
-        return Ok(());
+    let (path_shape, strip_shape) = (shape(path, false), shape(strip, false));
+    if path_shape.starts_with(&strip_shape) {
+        Ok(())
+    } else {
+        Err(format!("`{strip}` is not whole segments at the beginning of the route's path `{path}`"))
     }
-    Err(format!("\"{strip}\" is not the beginning of \"{path}\" in whole segments"))
 }
 
-/// Whether `{name}` is one of the path's segments.
+/// Whether a route's path has the placeholder `{name}`.
 #[must_use]
 pub fn has_placeholder(path: &str, name: &str) -> bool {
-    path::segments(path)
-        .any(|segment| segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) == Some(name))
+    position(path, name).is_some()
+}
+
+/// Which segment of a route's path is the placeholder `{name}`.
+pub(super) fn position(path: &str, name: &str) -> Option<usize> {
+    segments(path).position(|s| placeholder(s) == Some(name))
+}
+
+/// One segment of a route's path as requests are compared with it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Segment {
+    /// Decoded and, unless case counts, in lower case.
+    Literal(String),
+    /// `*` or `{name}`: the same to every request.
+    Any,
+}
+
+/// A route's path as requests are compared with it.
+pub(super) fn shape(path: &str, case_sensitive: bool) -> Vec<Segment> {
+    segments(path)
+        .map(|s| match s {
+            "*" => Segment::Any,
+            s if placeholder(s).is_some() => Segment::Any,
+            s => Segment::Literal(segment::folded(s, case_sensitive)),
+        })
+        .collect()
+}
+
+/// The segments of a path as it is written; empty ones (a trailing slash, the root) are none.
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|s| !s.is_empty())
+}
+
+fn placeholder(segment: &str) -> Option<&str> {
+    let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+    let good =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    good.then_some(name)
+}
+
+fn check_segment(part: &str) -> Result<(), String> {
+    if part == "*" || placeholder(part).is_some() {
+        return Ok(());
+    }
+    match part {
+        "" => return Err("repeated slashes: requests' are merged, so no path could match".into()),
+        "." | ".." => return Err("a dot segment: requests' are resolved, so no path could match".into()),
+        _ if part.contains('*') => {
+            return Err(format!("`*` stands for a whole segment, not for a part of `{part}`"));
+        }
+        _ if part.contains(['{', '}']) => {
+            return Err(format!("`{{name}}` stands for a whole segment and is closed, unlike `{part}`"));
+        }
+        _ => {}
+    }
+    match segment::inspect(&segment::encoded(part)) {
+        Ok(found) if found.encoded_slash => {
+            Err(format!("an encoded slash in `{part}`: no request's path is compared decoded there"))
+        }
+        Ok(_) => Ok(()),
+        Err(bad) => Err(format!("{bad} in `{part}`: requests with it are refused")),
+    }
 }
 
 #[cfg(test)]
@@ -216,48 +219,85 @@ mod tests {
 
     #[test]
     fn good_paths_are_good() {
-        for path in ["/", "/api/v2/cdr", "/api/*/x", "/a/{user}/b", "/a/", "/caf%C3%A9", "/a.b"] {
+        for path in [
+            "/",
+            "/a",
+            "/a/",
+            "/API/v2/accounts/{user}",
+            "/*/b",
+            "/a/{x}/{y}",
+            "/größe/a b",
+            "/gr%C3%B6%C3%9Fe",
+            "/.well-known",
+            "/a:b@c",
+            "/{my-id}/{my_id}",
+            "/%61",
+        ] {
             assert_eq!(check_path(path), Ok(()), "{path}");
         }
     }
 
     #[test]
-    fn each_fault_of_a_path_is_told_with_the_path() {
-        for path in [
-            "api/x",
-            "/api/../x",
-            "/api%2fx",
-            "/api?x",
-            "/api/x*",
-            "/half/{user",
-            "/half/x{user}",
-            "/two/{user}/{user}",
-            "/a//b",
-            "/%61",
-            "/a;b",
-            "/{}",
-            "/a\\b",
-            "/caf\u{e9}",
-            "",
-            "/a b",
+    fn bad_paths_are_named() {
+        for (path, why) in [
+            ("", "begins"),
+            ("api/x", "begins"),
+            ("/api/../x", "dot segment"),
+            ("/./x", "dot segment"),
+            ("/%2e%2e/x", "dot segment"),
+            ("/api%2fx", "slash"),
+            ("/api?x", "query"),
+            ("/api#x", "query"),
+            ("//x", "slashes"),
+            ("/x//", "slashes"),
+            ("//", "slashes"),
+            ("/api/x*", "whole segment"),
+            ("/api/**", "whole segment"),
+            ("/half/{user", "closed"),
+            ("/half/x{user}", "closed"),
+            ("/half/{}", "closed"),
+            ("/half/{a b}", "closed"),
+            ("/two/{user}/{user}", "twice"),
+            ("/a;b", "parameters"),
+            ("/a\\b", "backslash"),
+            ("/a%zz", "percent-encoding"),
+            ("/a%252e", "double"),
+            ("/a%ff", "UTF-8"),
         ] {
-            let fault = check_path(path).unwrap_err();
-            assert!(fault.contains(path), "{path}: {fault}");
+            let fault = check_path(path).expect_err(path);
+            assert!(fault.contains(why), "{path}: {fault}");
         }
     }
 
     #[test]
-    fn a_prefix_to_strip_is_whole_segments_of_the_path() {
-        assert_eq!(check_strip_prefix("/engine/api", ""), Ok(()));
-        assert_eq!(check_strip_prefix("/engine/api", "/engine"), Ok(()));
-        assert_eq!(check_strip_prefix("/engine/api", "/engine/api"), Ok(()));
-        for strip in ["/eng", "/other", "engine", "/engine/api/x"] {
-            assert!(check_strip_prefix("/engine/api", strip).is_err(), "{strip}");
+    fn a_stripped_prefix_is_whole_segments_of_the_path() {
+        for (path, strip) in [
+            ("/engine/api", ""),
+            ("/engine/api", "/engine"),
+            ("/engine/api", "/engine/"),
+            ("/engine/api", "/engine/api"),
+            ("/Engine/api", "/engine"),
+            ("/{a}/api", "/*"),
+            ("/a", "/"),
+        ] {
+            assert_eq!(check_strip_prefix(path, strip), Ok(()), "{path} {strip}");
+        }
+        for (path, strip) in [
+            ("/engine/api", "/other"),
+            ("/engine/api", "/eng"),
+            ("/engine/api", "engine"),
+            ("/a", "/a/b"),
+            ("/*/b", "/a"),
+        ] {
+            assert!(check_strip_prefix(path, strip).is_err(), "{path} {strip}");
         }
     }
 
     #[test]
-    fn placeholders_are_found_by_name() {
-        assert!(has_placeholder("/a/{user}", "user") && !has_placeholder("/a/{name}/user", "user"));
+    fn a_placeholder_is_found_by_its_name() {
+        assert!(has_placeholder("/accounts/{user}/x", "user"));
+        for path in ["/accounts/{name}", "/accounts/*", "/accounts/user", "/accounts/{User}", "/x{user}"] {
+            assert!(!has_placeholder(path, "user"), "{path}");
+        }
     }
 }

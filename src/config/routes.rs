@@ -30,7 +30,10 @@ pub(super) fn routes(
 }
 
 fn route(mut table: Table, upstreams: &[UpstreamSettings], f: &mut Findings) -> Option<RouteSettings> {
-    let path = table.parsed("path", f, |text| routes::check_path(text).map(|()| text.to_owned()));
+    let path = table.parsed("path", f, |text| match routes::check_path(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(what) => Err(format!("\"{text}\": {what}")),
+    });
     let path = table.required("path", path, f);
     let place = table.place_of("path").place();
     let rule = rule(&mut table, path.as_deref(), f);

@@ -204,7 +204,7 @@ fn faults_of_routes() {
     for (route, beginning) in [
         (
             "path = \"api\"\nresource = \"a\"\nupstream = \"up\"",
-            "routes.toml:6: routes.path: \"api\" must begin",
+            "routes.toml:6: routes.path: \"api\": a path begins",
         ),
         ("path = \"/a\"\nupstream = \"up\"", "routes.toml:5: routes.resource: is missing"),
         ("path = \"/a\"\nresource = \"a\"", "routes.toml:5: routes.upstream: is missing"),
