@@ -100,6 +100,10 @@ impl Connection {
 
     /// Writes all that is staged.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TLS takes bytes into records of its own: a write that fails may have sent some of them.
+        if matches!(self.stream, Stream::Tls { .. }) && !self.staged.is_empty() {
+            self.accepted = self.accepted.max(1);
+        }
         while !self.staged.is_empty() {
             let staged = &self.staged;
             let head = staged.buf.get(staged.written..).unwrap_or_default();
