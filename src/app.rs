@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::access::Access;
 use crate::admin::{self, Admin, AdminSettings, Readiness};
 use crate::clock::Clock;
 use crate::config::{Loaded, Settings};
@@ -87,9 +86,8 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
 
     let sessions = Arc::new(Sessions::open(store::open(&sessions)?, &clock).await?);
     let tokens = Arc::new(Tokens::new(&token));
-    let names = access.names.clone();
     let context = UpstreamContext {
-        names: names.clone(),
+        names: access.names.clone(),
         body_timeout: limits.body_timeout,
         clock: clock.clone(),
         drain: drain.clone(),
@@ -102,9 +100,9 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
     // The user file may have changed while nothing ran: who left it has no session, a new role acts.
     sessions.reconcile(|user| directory.role_of(user)).await?;
     let live = Live {
-        access: Access::new(access, Arc::clone(&sessions), Arc::clone(&tokens)),
+        access,
+        sessions: Arc::clone(&sessions),
         tokens,
-        names,
         directory,
         login,
         cors: cors.as_ref().map(Cors::new).transpose()?,
@@ -125,10 +123,14 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
         tokio::task::spawn_local(Rc::clone(&lines).flush_now_and_then());
         Gateway::new(Arc::clone(&shared), Some(lines))
     })?;
+    // Heard before anyone is told that it is ready: a signal that comes at once drains too.
+    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     readiness.start();
     ready();
     tokio::spawn(sweep(sessions, clock));
-    finish(&drain, &limits, writer, workers).await
+    ended_by(signals).await;
+    finish(&drain, &limits, writer, workers).await;
+    Ok(())
 }
 
 /// Serves until the program ends: health is told during the drain too.
@@ -146,18 +148,15 @@ async fn sweep(sessions: Arc<Sessions>, clock: Clock) {
     }
 }
 
-/// Waits for a signal, then for what is in flight, at most `drain_timeout`.
-async fn finish(
-    drain: &Drain,
-    limits: &Limits,
-    writer: Writer,
-    workers: Vec<JoinHandle<()>>,
-) -> Result<(), StartError> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn ended_by((mut term, mut int): (Signal, Signal)) {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
+}
+
+/// Waits for what is in flight, at most `drain_timeout`.
+async fn finish(drain: &Drain, limits: &Limits, writer: Writer, workers: Vec<JoinHandle<()>>) {
     tracing::info!("draining");
     drain.announce();
     tokio::time::sleep(limits.drain_delay).await;
@@ -167,7 +166,7 @@ async fn finish(
             in_flight = drain.in_flight(),
             "the drain took too long; what is in flight is cut off"
         );
-        return Ok(());
+        return;
     }
     // With the last worker goes the last line buffer, and the writer ends.
     let ended = tokio::task::spawn_blocking(move || {
@@ -178,5 +177,4 @@ async fn finish(
     if ended.await.unwrap_or(1) > 0 {
         tracing::error!("a worker ended by a panic");
     }
-    Ok(())
 }

@@ -93,11 +93,10 @@ impl Handler for Calls {
     type Body = Body;
 
     async fn handle(&self, request: Request<Incoming>, _: Rc<Peer>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        if let Some(fault) = framing_fault(&parts) {
+        if let Some(fault) = framing_fault(&request) {
             return frame::dressed(Refusal::new(StatusCode::BAD_REQUEST, fault).into_response());
         }
-        match self.router.clone().oneshot(Request::from_parts(parts, body)).await {
+        match self.router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never as Infallible {},
         }

@@ -1,6 +1,7 @@
 //! Password hashing is slow on purpose: it is done on threads of its own, and no more of it waits than they get done
 //! in a few seconds. The rest is refused at once, so that a login storm stalls no call.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,8 +65,9 @@ fn work(received: &Mutex<Receiver<(Job, oneshot::Sender<bool>)>>) {
     loop {
         let next = received.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, answer)) = next else { return };
-        // Whoever asked may have gone.
-        let _: Result<(), _> = answer.send(job());
+        // A hash that panics proves nothing, and the next one finds its thread. Whoever asked may have gone.
+        let good = catch_unwind(AssertUnwindSafe(job)).unwrap_or(false);
+        let _: Result<(), _> = answer.send(good);
     }
 }
 
@@ -89,6 +91,13 @@ impl Service<Job> for Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_hash_that_panics_is_no_proof_and_leaves_its_thread() {
+        let hashing = Hashing::start_with(1, 2).unwrap();
+        assert_eq!(hashing.run(|| panic!("as asked")).await, Ok(false));
+        assert_eq!(hashing.run(|| true).await, Ok(true));
+    }
 
     #[tokio::test]
     async fn past_the_limit_jobs_are_shed_and_places_are_kept_until_the_work_is_done() {

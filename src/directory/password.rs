@@ -20,6 +20,8 @@ pub enum Stored {
 /// The largest costs that are taken from a file: above them one login would stall the others for seconds.
 const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 const MAX_PASSES: u32 = 64;
+/// Memory times passes: about ten seconds of one core.
+const MAX_FILLED_KIB: u64 = 4 * 1024 * 1024;
 const MAX_LANES: u32 = 16;
 const MAX_BCRYPT_COST: u32 = 16;
 /// bcrypt reads no further.
@@ -101,7 +103,12 @@ fn argon2id(text: &str) -> Result<Stored, String> {
     if hash.hash.is_none() || hash.salt.is_none() {
         return Err("is an argon2id PHC string without salt or hash".into());
     }
-    if params.m_cost() > MAX_MEMORY_KIB || params.t_cost() > MAX_PASSES || params.p_cost() > MAX_LANES {
+    let filled = u64::from(params.m_cost()) * u64::from(params.t_cost());
+    if params.m_cost() > MAX_MEMORY_KIB
+        || params.t_cost() > MAX_PASSES
+        || params.p_cost() > MAX_LANES
+        || filled > MAX_FILLED_KIB
+    {
         return Err(format!(
             "costs too much for a login; at most m={MAX_MEMORY_KIB} (KiB), t={MAX_PASSES}, p={MAX_LANES} are taken"
         ));
@@ -184,6 +191,7 @@ mod tests {
             "$1$abc",
             "$argon2id$v=19$m=4194304,t=2,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Ng",
             "$argon2id$v=19$m=16,t=9999,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Ng",
+            "$argon2id$v=19$m=1048576,t=5,p=1$c29tZXNhbHQ$MTIzNDU2Nzg5MDEyMzQ1Ng",
             "$2y$31$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234",
         ] {
             let fault = Stored::parse(text).err().unwrap_or_else(|| panic!("{text}"));

@@ -9,19 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cors::Cors;
 use super::login::LoginSettings;
-use crate::access::Access;
-use crate::access::credentials::CredentialNames;
+use crate::access::{Access, AccessSettings};
 use crate::directory::Directory;
 use crate::peer::TrustedProxies;
 use crate::server::Limits;
+use crate::session::map::Sessions;
 use crate::session::token::Tokens;
 use crate::upstream::{UpstreamSet, Upstreams};
 
 /// One configuration.
 pub struct Live {
-    pub access: Access,
+    /// Compiled by each thread for itself: a request counts references to its route.
+    pub access: AccessSettings,
+    pub sessions: Arc<Sessions>,
     pub tokens: Arc<Tokens>,
-    pub names: CredentialNames,
     pub directory: Directory,
     pub login: LoginSettings,
     pub cors: Option<Cors>,
@@ -63,9 +64,10 @@ impl LiveCell {
     }
 }
 
-/// A snapshot as one thread holds it, with the thread's own view of the upstreams.
+/// A snapshot as one thread holds it, with what the thread has of its own: no counter of it is written by others.
 pub struct ThreadLive {
     pub live: Arc<Live>,
+    pub access: Access,
     pub upstreams: Upstreams,
     generation: u64,
 }
@@ -98,7 +100,8 @@ impl ThreadLive {
     fn of(shared: &LiveCell) -> Self {
         let generation = shared.generation();
         let live = shared.load();
+        let access = Access::new(live.access.clone(), Arc::clone(&live.sessions), Arc::clone(&live.tokens));
         let upstreams = Upstreams::new(Arc::clone(&live.upstreams));
-        Self { live, upstreams, generation }
+        Self { live, access, upstreams, generation }
     }
 }

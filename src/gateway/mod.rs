@@ -11,14 +11,14 @@ pub mod rejection;
 pub mod throttle;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::access::path::CanonicalPath;
 use crate::access::routes::WebSocketMode;
-use crate::access::{AccessRequest, Denied, Permit, Reason, credentials, path};
+use crate::access::{Access, AccessRequest, Denied, Permit, Reason, credentials, path};
 use crate::body::Full;
 use crate::clock::Clock;
 use crate::peer::Peer;
@@ -57,10 +57,10 @@ enum Entry {
 }
 
 impl Entry {
-    fn of(path: &CanonicalPath, live: &Live) -> Self {
-        if live.access.is_path(path, "/login") {
+    fn of(path: &CanonicalPath, access: &Access) -> Self {
+        if access.is_path(path, "/login") {
             Self::Login
-        } else if live.access.is_path(path, "/logout") {
+        } else if access.is_path(path, "/logout") {
             Self::Logout
         } else {
             Self::Proxy
@@ -111,8 +111,10 @@ impl Gateway {
         let exchange = Exchange::begin(ids, client, request.method().clone(), log);
         exchange.note(|facts| {
             facts.target = request.uri().path_and_query().cloned();
-            facts.query =
-                request.uri().query().map(|query| credentials::without(query, &live.names).into_owned());
+            facts.query = request
+                .uri()
+                .query()
+                .map(|query| credentials::without(query, &live.access.names).into_owned());
         });
         exchange
     }
@@ -125,20 +127,18 @@ impl Gateway {
         peer: &Rc<Peer>,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<AnswerBody>, Rejection> {
-        let (parts, body) = request.into_parts();
-        if let Some(fault) = framing_fault(&parts) {
+        if let Some(fault) = framing_fault(&request) {
             return Err(Rejection::BadRequest(fault));
         }
-        if thread.live.cors.is_some() && parts.method == Method::OPTIONS {
+        if thread.live.cors.is_some() && *request.method() == Method::OPTIONS {
             return Ok(Response::new(AnswerBody::own(Full::default())));
         }
-        let path = canonical_path(&parts)?;
-        let request = Request::from_parts(parts, body);
-        match Entry::of(&path, &thread.live) {
+        let path = canonical_path(&request)?;
+        match Entry::of(&path, &thread.access) {
             Entry::Login => self.login(thread, request, exchange).await,
             Entry::Logout => self.logout(thread, request, exchange).await,
             Entry::Proxy => {
-                let permit = self.decide(&thread.live, path, &request, exchange).await?;
+                let permit = self.decide(&thread.access, path, &request, exchange).await?;
                 let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
                 Ok(answer.map(AnswerBody::upstream))
             }
@@ -147,7 +147,7 @@ impl Gateway {
 
     async fn decide(
         &self,
-        live: &Live,
+        access: &Access,
         path: CanonicalPath,
         request: &Request<Incoming>,
         exchange: &Exchange,
@@ -158,10 +158,11 @@ impl Gateway {
             headers: request.headers(),
             query: request.uri().query(),
         };
-        match live.access.decide(question, self.shared.clock.now()).await {
+        match access.decide(question, self.shared.clock.now()).await {
             Ok(permit) => {
                 note_permit(exchange, &permit);
-                refuse_denied_upgrade(&permit, request.headers())?;
+                refuse_denied_upgrade(&permit, request.headers())
+                    .inspect_err(|_| exchange.note(|facts| facts.decision = Some("deny")))?;
                 Ok(permit)
             }
             Err(denied) => {
@@ -181,7 +182,7 @@ impl Gateway {
         let context = LoginContext {
             directory: &live.directory,
             settings: &live.login,
-            access: &live.access,
+            access: &thread.access,
             tokens: &live.tokens,
             body_timeout: live.limits.body_timeout,
         };
@@ -198,8 +199,8 @@ impl Gateway {
         request: Request<Incoming>,
         exchange: &Exchange,
     ) -> Result<Response<AnswerBody>, Rejection> {
-        let (live, now) = (&*thread.live, self.shared.clock.now());
-        let outcome = logout::logout(&live.access, self.shared.login.sessions(), &request, now).await;
+        let now = self.shared.clock.now();
+        let outcome = logout::logout(&thread.access, self.shared.login.sessions(), &request, now).await;
         let result = outcome.answer.as_ref().map_or_else(logout::LogoutError::as_str, |_| "ok");
         audit::logout(outcome.user.as_ref(), exchange.client, result);
         exchange.note(|facts| facts.user.clone_from(&outcome.user));
@@ -208,12 +209,12 @@ impl Gateway {
 }
 
 /// Refused as well: an absolute-form target whose authority is not the Host.
-fn canonical_path(parts: &request::Parts) -> Result<CanonicalPath, Rejection> {
-    let host = parts.headers.get(HOST).map(HeaderValue::as_bytes);
-    if !path::authority_is_host(&parts.uri, host) {
+fn canonical_path(request: &Request<Incoming>) -> Result<CanonicalPath, Rejection> {
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    if !path::authority_is_host(request.uri(), host) {
         return Err(Rejection::Denied(Reason::BadPath));
     }
-    CanonicalPath::of(&parts.uri).map_err(|_| Rejection::Denied(Reason::BadPath))
+    CanonicalPath::of(request.uri()).map_err(|_| Rejection::Denied(Reason::BadPath))
 }
 
 fn refuse_denied_upgrade(permit: &Permit, headers: &HeaderMap) -> Result<(), Rejection> {

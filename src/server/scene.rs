@@ -117,14 +117,12 @@ pub(super) struct Scene {
 impl Handler for Scene {
     type Body = Answer;
 
-    async fn handle(&self, request: Request<Incoming>, peer: Rc<Peer>) -> Response<Answer> {
-        let (parts, body) = request.into_parts();
-        if let Some(fault) = framing_fault(&parts) {
+    async fn handle(&self, mut request: Request<Incoming>, peer: Rc<Peer>) -> Response<Answer> {
+        if let Some(fault) = framing_fault(&request) {
             let mut response = status(StatusCode::BAD_REQUEST);
             *response.body_mut() = fault.into();
             return response;
         }
-        let mut request = Request::from_parts(parts, body);
         match request.uri().path() {
             "/panic" => panic!("as asked"),
             "/wait" => {

@@ -7,8 +7,7 @@
 //! the request.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Request, Version};
 
 /// An extension of a request whose bytes said more about its length than its headers do now.
 #[derive(Clone, Copy, Debug)]
@@ -16,11 +15,11 @@ pub(super) struct Misframed;
 
 /// What is wrong with the request's framing or host; none for a good one.
 #[must_use]
-pub fn framing_fault(request: &Parts) -> Option<&'static str> {
-    if request.extensions.get::<Misframed>().is_some() {
+pub fn framing_fault<B>(request: &Request<B>) -> Option<&'static str> {
+    if request.extensions().get::<Misframed>().is_some() {
         return Some("More than one Content-Length, or both it and Transfer-Encoding");
     }
-    length_fault(request.version, &request.headers).or_else(|| host_fault(request))
+    length_fault(request.version(), request.headers()).or_else(|| host_fault(request))
 }
 
 /// RFC 9112 sections 6.1 and 6.3. Only `chunked`, alone: any other coding would have to be undone by us.
@@ -40,13 +39,13 @@ fn length_fault(version: Version, headers: &HeaderMap) -> Option<&'static str> {
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1. RFC 9113 section 8.3.1: in HTTP/2 a Host must not differ from
 /// `:authority`, and one of them must be there.
-fn host_fault(request: &Parts) -> Option<&'static str> {
-    let host = single(&request.headers, &HOST);
-    match (request.version, host) {
+fn host_fault<B>(request: &Request<B>) -> Option<&'static str> {
+    let host = single(request.headers(), &HOST);
+    match (request.version(), host) {
         (_, Some(Single::Several)) => Some("Host is given twice"),
         (_, Some(Single::One(host))) if !is_host(host) => Some("Host is no host"),
         (Version::HTTP_11, None) => Some("Host is missing"),
-        (Version::HTTP_2, host) => authority_fault(request.uri.authority(), host),
+        (Version::HTTP_2, host) => authority_fault(request.uri().authority(), host),
         (_, Some(Single::One(_)) | None) => None,
     }
 }
@@ -93,7 +92,7 @@ mod tests {
             headers.iter().fold(http::Request::builder().version(version).uri(uri), |r, (name, value)| {
                 r.header(*name, *value)
             });
-        framing_fault(&request.body(()).unwrap().into_parts().0)
+        framing_fault(&request.body(()).unwrap())
     }
 
     #[test]
