@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use std::cell::{Cell, RefCell};
@@ -43,6 +43,8 @@ pub(super) struct LocalGroup {
 
 /// A request as it is to go out, less its body.
 pub(super) struct Ask<'a> {
+    /// Which one the client speaks.
+    pub(super) version: Version,
     pub(super) target: Target<'a>,
     pub(super) onward: Onward<'a>,
     pub(super) policy: &'a Rc<Policy>,
@@ -132,7 +134,8 @@ impl LocalGroup {
         let sending = upload::sending(ask.target.method, ask.onward.headers, &body);
         let held = upload::expects_continue(ask.onward.headers, sending);
         let upgrade = client.as_ref().and_then(|_| ask.onward.headers.get(header::UPGRADE));
-        let mut upload = Upload::new(body, sending, held, ask.policy.clone(), ask.exchange.cloned());
+        let mut upload =
+            Upload::new((body, ask.version), sending, held, ask.policy.clone(), ask.exchange.cloned());
         let mut call = Call::new(ask.target.method, upgrade.is_some(), self.limits(ask.context));
         let (mut watch, mut tried, mut staged) = (ask.watch(), Tried::default(), None);
         loop {
@@ -156,7 +159,8 @@ impl LocalGroup {
             match call.run(&mut conn, &mut upload, &mut watch).await {
                 Ok(head) => {
                     ask.note_answer(&lane, call.sent);
-                    let running = Running { conn: Some(conn), upload, lane, load, watch, reuse: None };
+                    let quiet = ask.context.body_timeout;
+                    let running = Running { conn: Some(conn), upload, lane, load, watch, reuse: None, quiet };
                     return answer(head, running, (ask, client));
                 }
                 Err(Fault::Failed(e)) => return Err(e),
@@ -229,7 +233,12 @@ impl LocalGroup {
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
-        let out = OutBody::new(body, ask.policy.clone(), ask.exchange.cloned(), ask.context.body_timeout);
+        let out = OutBody::new(
+            (body, ask.version),
+            ask.policy.clone(),
+            ask.exchange.cloned(),
+            ask.context.body_timeout,
+        );
         let request = h2c::request(&ask.target, (&**ask.policy, &ask.onward), out);
         let mut request = request.ok_or(ForwardError::RequestBody)?;
         let (mut watch, mut tried) = (ask.watch(), Tried::default());

@@ -14,6 +14,7 @@ use super::chunked::{Decoder, Step};
 use super::conn::Connection;
 use super::h2c::H2cBody;
 use super::headers;
+use super::leftover::Leftover;
 use super::parse::{Broken, Framing, Head};
 use super::pool::{Lane, Load};
 use super::upload::{Upload, UploadFault};
@@ -73,9 +74,11 @@ pub(super) struct Running<B> {
     pub(super) load: Load,
     pub(super) watch: Watch,
     pub(super) reuse: Option<Duration>,
+    /// `limits.body_timeout`
+    pub(super) quiet: Duration,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> UpstreamBody<B> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> UpstreamBody<B> {
     /// The body behind `head`. An answer that is there whole leaves its connection to the next request at once.
     pub(super) fn of(head: &Head, mut exchange: Running<B>) -> Self {
         exchange.reuse = head.keep_alive.then(|| head.idle.unwrap_or(Duration::MAX));
@@ -103,19 +106,27 @@ impl<B: Body<Data = Bytes> + Unpin> UpstreamBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Running<B> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> Running<B> {
     /// The connection goes back to its pool if the next request can be sure of it: this one sent whole, its answer
     /// read whole, nothing behind it, and the server keeps it open.
+    ///
+    /// A request that is still being sent goes on without us.
     fn finish(&mut self) {
         let Some(conn) = self.conn.take() else { return };
-        if let Some(idle) = self.reuse
-            && self.upload.is_complete()
-            && conn.read.is_empty()
-        {
-            self.lane.put_back(conn, idle);
+        let clean = conn.read.is_empty();
+        match self.reuse {
+            reuse if clean && self.upload.is_under_way() => return self.leave(conn, reuse),
+            Some(idle) if clean && self.upload.is_complete() => self.lane.put_back(conn, idle),
+            Some(_) | None => {}
         }
         self.upload.stop();
         self.load.end();
+    }
+
+    fn leave(&mut self, conn: Connection, reuse: Option<Duration>) {
+        let (upload, load, watch) = (self.upload.take_rest(), self.load.take(), self.watch.renewed());
+        let (lane, quiet) = (Rc::clone(&self.lane), self.quiet);
+        Leftover { conn, upload, lane, load, watch, quiet, reuse }.spawn();
     }
 
     fn take_whole(&mut self, length: u64) -> Option<Bytes> {
@@ -148,7 +159,7 @@ impl<B: Body<Data = Bytes> + Unpin> Running<B> {
 
 type Piece = Option<Result<Frame<Bytes>, UpstreamBodyError>>;
 
-impl<B: Body<Data = Bytes> + Unpin> Streaming<B> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> Streaming<B> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
         if let Some(trailers) = self.trailers.take() {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
@@ -223,7 +234,7 @@ impl<B: Body<Data = Bytes> + Unpin> Streaming<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for UpstreamBody<B> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> Body for UpstreamBody<B> {
     type Data = Bytes;
     type Error = UpstreamBodyError;
 

@@ -160,6 +160,8 @@ type Inner = Pin<Box<dyn Body<Data = Bytes, Error = OutFault>>>;
 /// A request's body on its way to an HTTP/2 server.
 pub(super) struct OutBody {
     inner: Inner,
+    /// As `Upload`'s.
+    told_end: bool,
     policy: Rc<Policy>,
     exchange: Option<Rc<Exchange>>,
     progress: Rc<Progress>,
@@ -168,12 +170,27 @@ pub(super) struct OutBody {
 }
 
 impl OutBody {
-    pub(super) fn new<B>(body: B, policy: Rc<Policy>, exchange: Option<Rc<Exchange>>, quiet: Duration) -> Self
+    /// `version` is the one that the client speaks.
+    pub(super) fn new<B>(
+        (body, version): (B, Version),
+        policy: Rc<Policy>,
+        exchange: Option<Rc<Exchange>>,
+        quiet: Duration,
+    ) -> Self
     where
         B: Body<Data = Bytes> + 'static,
     {
         let inner = Box::pin(http_body_util::BodyExt::map_err(body, |_| OutFault));
-        Self { inner, policy, exchange, progress: Rc::default(), quiet, deadline: Deadline::default() }
+        let told_end = version == Version::HTTP_2;
+        Self {
+            inner,
+            told_end,
+            policy,
+            exchange,
+            progress: Rc::default(),
+            quiet,
+            deadline: Deadline::default(),
+        }
     }
 
     fn pass(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
@@ -196,6 +213,10 @@ impl Body for OutBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, OutFault>>> {
         match self.inner.as_mut().poll_frame(cx) {
+            Poll::Ready(None) if self.told_end && !self.inner.is_end_stream() => {
+                self.progress.broken.set(true);
+                Poll::Ready(Some(Err(OutFault)))
+            }
             Poll::Ready(frame) => {
                 self.deadline.disarm();
                 match &frame {

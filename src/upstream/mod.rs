@@ -14,6 +14,7 @@ mod h2c;
 mod head;
 mod headers;
 mod http1;
+mod leftover;
 #[doc(hidden)]
 pub mod measured;
 mod parse;
@@ -241,6 +242,7 @@ impl Upstreams {
         };
         let target = Target { method: &parts.method, path: permit.path(), query: permit.query() };
         let ask = Ask {
+            version: parts.version,
             target,
             onward,
             policy: &self.policy,

@@ -173,6 +173,11 @@ impl Load {
         Self(Some(lane.clone()))
     }
 
+    /// Counted by another from here on.
+    pub(super) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
     pub(super) fn end(&mut self) {
         if let Some(lane) = self.0.take() {
             lane.outstanding.set(lane.outstanding.get().saturating_sub(1));

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 use http_body::Body;
 use std::io;
 use std::pin::Pin;
@@ -73,6 +73,8 @@ pub(super) struct Upload<B> {
     body: Option<B>,
     sending: Sending,
     left: u64,
+    /// HTTP/2 says itself that a body has ended; hyper hands out a stream that was reset with NO_ERROR as an end.
+    told_end: bool,
     state: State,
     waiting: Waiting,
     /// Counts pieces, so that a wait can be told from progress.
@@ -82,9 +84,9 @@ pub(super) struct Upload<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
-    /// The head is staged already.
+    /// The head is staged already. `version` is the one that the client speaks.
     pub(super) fn new(
-        body: B,
+        (body, version): (B, Version),
         sending: Sending,
         held: bool,
         policy: Rc<Policy>,
@@ -98,7 +100,21 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             (false, false) => State::Open,
         };
         let body = (!none).then_some(body);
-        Self { body, sending, left, state, waiting: Waiting::Server, progress: 0, policy, exchange }
+        let told_end = version == Version::HTTP_2;
+        Self { body, sending, left, told_end, state, waiting: Waiting::Server, progress: 0, policy, exchange }
+    }
+
+    /// What is left of the upload; here it has ended.
+    pub(super) fn take_rest(&mut self) -> Self {
+        let Self { sending, left, told_end, state, waiting, progress, .. } = *self;
+        let (body, policy, exchange) = (self.body.take(), self.policy.clone(), self.exchange.take());
+        self.stop();
+        Self { body, sending, left, told_end, state, waiting, progress, policy, exchange }
+    }
+
+    /// Whether something is left to be sent that a server could still want.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Open | State::Flushing)
     }
 
     /// Whether the whole request was sent.
@@ -180,7 +196,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     fn poll_pull(&mut self, cx: &mut Context<'_>, conn: &mut Connection) -> Result<Poll<()>, UploadFault> {
         while self.state == State::Open && conn.staged.has_room() {
             let Some(body) = &mut self.body else { break };
-            match Pin::new(body).poll_frame(cx) {
+            match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Pending => return Ok(Poll::Pending),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.stage(data, conn)?,
@@ -191,6 +207,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                     }
                 },
                 Poll::Ready(Some(Err(_))) => return Err(UploadFault::Body),
+                Poll::Ready(None) if self.told_end && !body.is_end_stream() => return Err(UploadFault::Body),
                 Poll::Ready(None) => self.finish(&HeaderMap::new(), conn)?,
             }
         }

@@ -22,6 +22,11 @@ impl Watch {
         Self { principal, clock, next: Deadline::default() }
     }
 
+    /// For another task that serves the same caller.
+    pub(super) fn renewed(&self) -> Self {
+        Self::new(self.principal.clone(), self.clock.clone())
+    }
+
     /// Ready once the session is over; wakes the task for as long as it is polled.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(principal) = &self.principal else { return Poll::Pending };

@@ -75,6 +75,51 @@ async fn an_early_whole_answer_reaches_the_client() {
     assert_eq!((answer.status, answer.text().as_str()), (413, "early"));
 }
 
+/// The upstream answers whole before it reads the body: the body still comes to it, and both connections go on.
+#[tokio::test]
+async fn an_early_answer_neither_ends_the_upload_nor_the_connection() {
+    let (upstream, gateway, session) = admin().await;
+    let mut client = gateway.client().await;
+    let length = format!(
+        "POST /up/early-open HTTP/1.1\r\nHost: localhost\r\nX-Access-Token: {}\r\nX-Key: {}\r\nContent-Length: 9\r\n\r\nfirst",
+        session.token, session.key
+    );
+    let chunked = chunked_post("/up/early-open", &session, "") + "5\r\nfirst\r\n";
+    for (begun, rest) in [(length, "last"), (chunked, "4\r\nlast\r\n0\r\n\r\n")] {
+        client.send(begun).await;
+        assert_eq!(client.answer().await.assert_ok().text(), "early");
+        client.send(rest).await;
+        let whole = || upstream.requests().pop().filter(|request| request.complete);
+        assert_eq!(until("the whole body at the upstream", whole).await.body.bytes, b"firstlast");
+        client.ask(&Ask::get("/up/echo").with(&session)).await.assert_ok();
+    }
+    assert_eq!(upstream.connections(), 1, "its connection went on as well");
+}
+
+/// hyper hands out a stream that was reset with NO_ERROR as if its body had ended.
+#[tokio::test]
+async fn an_http2_upload_that_is_reset_never_looks_complete() {
+    let (upstream, gateway, session) = admin().await;
+    for (seen, reason) in [::h2::Reason::NO_ERROR, ::h2::Reason::CANCEL].into_iter().enumerate() {
+        let offer = crate::support::tls::Offer { alpn: &["h2"], ..Default::default() };
+        let stream = gateway.authority().connect(gateway.https(), &offer).await.expect("a handshake");
+        let (send, connection) = ::h2::client::handshake(stream).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let request = http::Request::post("https://localhost/up/sink")
+            .header("x-access-token", &session.token)
+            .header("x-key", &session.key);
+        let (_answer, mut body) =
+            send.ready().await.unwrap().send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from_static(b"half of it"), false).unwrap();
+        upstream.wait_for_requests(seen + 1).await;
+        until("the first half", || (upstream.swallowed() == 10 * (seen as u64 + 1)).then_some(())).await;
+        body.send_reset(reason);
+        until("the end of the upload", || (upstream.open_connections() == 0).then_some(())).await;
+        assert!(upstream.requests().iter().all(|request| !request.complete), "{reason:?}");
+        driver.abort();
+    }
+}
+
 #[tokio::test]
 async fn a_large_request_comes_whole_however_it_is_framed() {
     let (upstream, gateway, session) = admin().await;

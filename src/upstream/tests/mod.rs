@@ -212,7 +212,15 @@ impl Client {
         };
         let target = Target { method, path: "/p", query: Some("q=1") };
         let (policy, context, principal) = (&self.policy, &self.context, self.principal.as_ref());
-        let ask = Ask { target, onward, policy, principal, context, exchange: None };
+        let ask = Ask {
+            version: http::Version::HTTP_11,
+            target,
+            onward,
+            policy,
+            principal,
+            context,
+            exchange: None,
+        };
         self.group.send(&ask, body, client).await
     }
 
@@ -227,7 +235,9 @@ impl Client {
     }
 }
 
-async fn text_of<B: Body<Data = Bytes> + Unpin>(body: UpstreamBody<B>) -> Result<String, UpstreamBodyError> {
+async fn text_of<B: Body<Data = Bytes> + Unpin + 'static>(
+    body: UpstreamBody<B>,
+) -> Result<String, UpstreamBodyError> {
     let whole = body.collect().await?.to_bytes();
     Ok(String::from_utf8(whole.to_vec()).unwrap())
 }
