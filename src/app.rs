@@ -25,7 +25,9 @@ use crate::session::map::Sessions;
 use crate::session::store;
 use crate::session::token::Tokens;
 use crate::telemetry::access_log::{AccessLog, LineBuffer, Writer};
+use crate::telemetry::exchange::Scribe;
 use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::{UpstreamContext, UpstreamSet};
 
 /// How often expired sessions are taken away.
@@ -78,7 +80,7 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
     let Settings { listen, tls, token, login, users, sessions, upstreams, access, cors, admin, limits, log } =
         loaded.settings;
     let (clock, drain) = (Clock::system(), Drain::new());
-    let readiness = Readiness::new(drain.clone());
+    let (readiness, metrics) = (Readiness::new(drain.clone()), Metrics::default());
     // Bound first: a taken address must be told before a store is touched.
     let tls = tls.filter(|_| listen.https.is_some()).map(tls::server_config).transpose()?;
     let listeners = Listeners::bind(&listen, tls, limits.clone(), drain.clone())?;
@@ -115,13 +117,15 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
         live: Arc::new(LiveCell::new(live)),
         login: LoginService::start(Arc::clone(&sessions), clock.clone())?,
         in_flight: InFlightCount::default(),
+        metrics: metrics.clone(),
         clock: clock.clone(),
     });
     let (lines, writer) = AccessLog::start(io::stdout())?;
     let workers = listeners.serve(move || {
         let lines = LineBuffer::new(Arc::clone(&lines));
         tokio::task::spawn_local(Rc::clone(&lines).flush_now_and_then());
-        Gateway::new(Arc::clone(&shared), Some(lines))
+        let scribe = Scribe::new(shared.metrics.thread(), lines, shared.clock.clone());
+        Gateway::new(Arc::clone(&shared), scribe)
     })?;
     // Heard before anyone is told that it is ready: a signal that comes at once drains too.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

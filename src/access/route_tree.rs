@@ -11,6 +11,7 @@ use super::query;
 use super::routes::{self, Route, RouteSettings, Segment};
 use super::segment;
 use crate::secret::PassThroughBuild;
+use crate::telemetry::label::Label;
 
 pub use super::conflicts::{RouteConflict, conflicts};
 
@@ -124,7 +125,7 @@ impl RouteTree {
 impl Entry {
     fn new(number: usize, settings: &RouteSettings) -> Self {
         let route = Route {
-            label: settings.path.as_str().into(),
+            label: Label::of(&settings.path),
             rule: settings.rule.clone(),
             websocket: settings.websocket,
             body_credentials: settings.body_credentials,

@@ -5,6 +5,7 @@ use http::Method;
 
 use super::acl::Permission;
 use super::segment;
+use crate::telemetry::label::Label;
 
 /// Index of an upstream in the configuration's list of upstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +87,7 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Route {
     /// The path as written: the `route` label of logs and metrics.
-    pub label: std::sync::Arc<str>,
+    pub label: Label,
     pub rule: Rule,
     pub websocket: WebSocketMode,
     pub body_credentials: BodyCredentials,

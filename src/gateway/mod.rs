@@ -23,10 +23,11 @@ use crate::body::Full;
 use crate::clock::Clock;
 use crate::peer::Peer;
 use crate::server::{Handler, framing_fault};
-use crate::telemetry::access_log::LineBuffer;
 use crate::telemetry::audit;
-use crate::telemetry::exchange::Exchange;
+use crate::telemetry::exchange::{Decision, Exchange, Scribe};
 use crate::telemetry::ids::Ids;
+use crate::telemetry::label::Label;
+use crate::telemetry::metrics::Metrics;
 
 use answer::AnswerBody;
 use in_flight::InFlightCount;
@@ -39,6 +40,7 @@ pub struct Shared {
     pub live: Arc<LiveCell>,
     pub login: LoginService,
     pub in_flight: InFlightCount,
+    pub metrics: Metrics,
     pub clock: Clock,
 }
 
@@ -46,7 +48,14 @@ pub struct Shared {
 pub struct Gateway {
     shared: Arc<Shared>,
     live: ThreadLiveCell,
-    lines: Option<Rc<LineBuffer>>,
+    own: OwnRoutes,
+    scribe: Rc<Scribe>,
+}
+
+/// The labels of what the gateway answers itself.
+struct OwnRoutes {
+    login: Label,
+    logout: Label,
 }
 
 /// What a request asks for.
@@ -98,17 +107,17 @@ impl Handler for Gateway {
 
 impl Gateway {
     #[must_use]
-    pub fn new(shared: Arc<Shared>, lines: Option<Rc<LineBuffer>>) -> Self {
+    pub fn new(shared: Arc<Shared>, scribe: Rc<Scribe>) -> Self {
         let live = ThreadLiveCell::new(Arc::clone(&shared.live));
-        Self { shared, live, lines }
+        let own = OwnRoutes { login: Label::of("/login"), logout: Label::of("/logout") };
+        Self { shared, live, scribe, own }
     }
 
     fn begin(&self, live: &Live, request: &Request<Incoming>, peer: &Peer) -> Rc<Exchange> {
         let ids = Ids::of(request.headers(), peer.trusted);
         let client = live.trusted.client(peer, request.headers());
-        let lines = self.lines.as_ref().filter(|_| live.access_log);
-        let log = lines.map(|lines| (lines, &self.shared.clock));
-        let exchange = Exchange::begin(ids, client, request.method().clone(), log);
+        let method = request.method().clone();
+        let exchange = Exchange::begin(ids, client, method, &self.scribe, live.access_log);
         exchange.note(|facts| {
             facts.target = request.uri().path_and_query().cloned();
             facts.query = request
@@ -135,8 +144,14 @@ impl Gateway {
         }
         let path = canonical_path(&request)?;
         match Entry::of(&path, &thread.access) {
-            Entry::Login => self.login(thread, request, exchange).await,
-            Entry::Logout => self.logout(thread, request, exchange).await,
+            Entry::Login => {
+                let _: Result<(), _> = exchange.route.set(self.own.login.clone());
+                self.login(thread, request, exchange).await
+            }
+            Entry::Logout => {
+                let _: Result<(), _> = exchange.route.set(self.own.logout.clone());
+                self.logout(thread, request, exchange).await
+            }
             Entry::Proxy => {
                 let permit = self.decide(&thread.access, path, &request, exchange).await?;
                 let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
@@ -162,7 +177,7 @@ impl Gateway {
             Ok(permit) => {
                 note_permit(exchange, &permit);
                 refuse_denied_upgrade(&permit, request.headers())
-                    .inspect_err(|_| exchange.note(|facts| facts.decision = Some("deny")))?;
+                    .inspect_err(|_| exchange.decision.set(Some(Decision::Deny)))?;
                 Ok(permit)
             }
             Err(denied) => {
@@ -188,6 +203,7 @@ impl Gateway {
         };
         let outcome = self.shared.login.login(&context, request, exchange.client).await;
         let result = outcome.answer.as_ref().map_or_else(login::LoginError::as_str, |_| "ok");
+        self.shared.metrics.login(result);
         audit::login(outcome.user.as_ref(), exchange.client, result);
         exchange.note(|facts| facts.user.clone_from(&outcome.user));
         Ok(outcome.answer?.map(AnswerBody::own))
@@ -226,28 +242,33 @@ fn refuse_denied_upgrade(permit: &Permit, headers: &HeaderMap) -> Result<(), Rej
 
 fn refuse(rejection: Rejection, exchange: &Exchange) -> Response<AnswerBody> {
     tracing::debug!(request_id = ?exchange.ids.request(), %rejection, "refused");
-    exchange.note(|facts| facts.reason = Some(rejection.reason()));
+    if let Rejection::Denied(_) = rejection {
+        exchange.decision.set(Some(Decision::Deny));
+    }
+    exchange.reason.set(Some(rejection.reason()));
     rejection.into_response(&exchange.ids).map(AnswerBody::own)
 }
 
 fn note_permit(exchange: &Exchange, permit: &Permit) {
+    let _: Result<(), _> = exchange.route.set(permit.route().label.clone());
+    exchange.decision.set(Some(Decision::Allow));
     exchange.note(|facts| {
-        facts.route = Some(Arc::clone(&permit.route().label));
         facts.resource = permit.route().resource().map(str::to_owned);
         facts.permission = permit.asked().map(|asked| asked.as_str());
         facts.user = permit.principal().map(|principal| principal.user().clone());
         facts.role = permit.principal().map(|principal| principal.role().clone());
-        facts.decision = Some("allow");
     });
 }
 
 fn note_denial(exchange: &Exchange, denied: &Denied) {
+    if let Some(route) = &denied.route {
+        let _: Result<(), _> = exchange.route.set(route.label.clone());
+    }
+    exchange.decision.set(Some(Decision::Deny));
     exchange.note(|facts| {
-        facts.route = denied.route.as_ref().map(|route| Arc::clone(&route.label));
         facts.resource = denied.route.as_ref().and_then(|route| route.resource()).map(str::to_owned);
         facts.permission = denied.asked.map(|asked| asked.as_str());
         facts.user = denied.principal.as_ref().map(|principal| principal.user().clone());
         facts.role = denied.principal.as_ref().map(|principal| principal.role().clone());
-        facts.decision = Some("deny");
     });
 }

@@ -11,11 +11,28 @@ use std::time::{Duration, Instant};
 use super::access_log::LineBuffer;
 use super::ids::Ids;
 use super::json::Line;
+use super::label::Label;
+use super::metrics::{Ended, NO_ROUTE, ThreadMetrics};
 use crate::clock::{Clock, monotonic};
 use crate::identity::{RoleName, UserName};
 
-/// One request and its answer. Lives on one thread, shared by the parts of the exchange; written to the access log
-/// when the last of them lets go.
+/// What a thread has for the telemetry of its requests.
+pub struct Scribe {
+    pub metrics: Arc<ThreadMetrics>,
+    pub lines: Rc<LineBuffer>,
+    pub clock: Clock,
+    no_route: Label,
+}
+
+impl Scribe {
+    #[must_use]
+    pub fn new(metrics: Arc<ThreadMetrics>, lines: Rc<LineBuffer>, clock: Clock) -> Rc<Self> {
+        Rc::new(Self { metrics, lines, clock, no_route: Label::of(NO_ROUTE) })
+    }
+}
+
+/// One request and its answer. Lives on one thread, shared by the parts of the exchange; counted, and written to the
+/// access log, when the last of them lets go.
 pub struct Exchange {
     pub ids: Ids,
     pub client: IpAddr,
@@ -27,17 +44,36 @@ pub struct Exchange {
     pub bytes_out: Cell<u64>,
     /// Of the answer; 0 while there is none.
     pub status: Cell<u16>,
-    /// The server that answered, as `upstream/host:port`.
-    pub upstream: OnceCell<Arc<str>>,
-    /// From the end of the request to the head of the upstream's answer.
-    pub upstream_time: Cell<Option<Duration>>,
-    log: Option<Log>,
+    /// None: there is no route, or it is not known yet.
+    pub route: OnceCell<Label>,
+    /// `allow` or `deny`, and why not.
+    pub decision: Cell<Option<Decision>>,
+    /// The word for a refusal of any kind.
+    pub reason: Cell<Option<&'static str>>,
+    scribe: Rc<Scribe>,
+    /// The server that was asked last, as `upstream/host:port`.
+    server: RefCell<Option<Label>>,
+    /// From the end of the request to the head of the server's answer.
+    latency: Cell<Option<Duration>>,
+    answered: Cell<bool>,
+    facts: Option<RefCell<Facts>>,
 }
 
-struct Log {
-    lines: Rc<LineBuffer>,
-    clock: Clock,
-    facts: RefCell<Facts>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Allow,
+    Deny,
+}
+
+impl Decision {
+    /// The word for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
 }
 
 /// What only the access log wants to know.
@@ -47,29 +83,16 @@ pub struct Facts {
     pub target: Option<PathAndQuery>,
     /// Less the credentials.
     pub query: Option<String>,
-    pub route: Option<Arc<str>>,
     pub user: Option<UserName>,
     pub role: Option<RoleName>,
     pub resource: Option<String>,
     pub permission: Option<&'static str>,
-    pub decision: Option<&'static str>,
-    pub reason: Option<&'static str>,
 }
 
 impl Exchange {
-    /// Begins now. Without a log no facts are kept.
+    /// Begins now. Without an access line no facts are kept.
     #[must_use]
-    pub fn begin(
-        ids: Ids,
-        client: IpAddr,
-        method: Method,
-        log: Option<(&Rc<LineBuffer>, &Clock)>,
-    ) -> Rc<Self> {
-        let log = log.map(|(lines, clock)| Log {
-            lines: Rc::clone(lines),
-            clock: clock.clone(),
-            facts: RefCell::default(),
-        });
+    pub fn begin(ids: Ids, client: IpAddr, method: Method, scribe: &Rc<Scribe>, logged: bool) -> Rc<Self> {
         Rc::new(Self {
             ids,
             client,
@@ -78,16 +101,21 @@ impl Exchange {
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             status: Cell::new(0),
-            upstream: OnceCell::new(),
-            upstream_time: Cell::new(None),
-            log,
+            route: OnceCell::new(),
+            decision: Cell::new(None),
+            reason: Cell::new(None),
+            scribe: Rc::clone(scribe),
+            server: RefCell::new(None),
+            latency: Cell::new(None),
+            answered: Cell::new(false),
+            facts: logged.then(RefCell::default),
         })
     }
 
     /// Adds to what the access log wants to know; `add` is not called when there is no log.
     pub fn note(&self, add: impl FnOnce(&mut Facts)) {
-        if let Some(log) = &self.log {
-            add(&mut log.facts.borrow_mut());
+        if let Some(facts) = &self.facts {
+            add(&mut facts.borrow_mut());
         }
     }
 
@@ -99,9 +127,35 @@ impl Exchange {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
     }
 
-    fn write(&self, log: &Log, out: &mut Vec<u8>) {
-        let facts = log.facts.borrow();
-        let now = i64::try_from(log.clock.now().0).unwrap_or(i64::MAX);
+    /// A server answered; `latency` is from the end of the request to the head of the answer.
+    pub fn server_answered(&self, server: &Label, latency: Option<Duration>) {
+        self.server.replace(Some(server.clone()));
+        self.latency.set(latency);
+        self.answered.set(true);
+    }
+
+    /// A server was asked and did not answer.
+    pub fn server_failed(&self, server: &Label, result: &'static str) {
+        self.scribe.metrics.upstream_failed(server, result);
+        self.server.replace(Some(server.clone()));
+    }
+
+    fn count(&self, took: Duration) {
+        let mut counts = self.scribe.metrics.lock();
+        counts.ended(&Ended {
+            route: self.route.get().unwrap_or(&self.scribe.no_route),
+            method: &self.method,
+            status: self.status.get(),
+            took,
+            decision: self.decision.get().map(|d| (d.as_str(), self.reason.get().unwrap_or("ok"))),
+        });
+        if let Some(server) = self.server.borrow().as_ref().filter(|_| self.answered.get()) {
+            counts.answered(server, self.latency.get());
+        }
+    }
+
+    fn write(&self, facts: &Facts, took: Duration, out: &mut Vec<u8>) {
+        let now = i64::try_from(self.scribe.clock.now().0).unwrap_or(i64::MAX);
         let mut line = Line::begin(out);
         if let Ok(time) = jiff::Timestamp::from_millisecond(now) {
             line.plain("time", format_args!("{time:.3}"));
@@ -112,13 +166,13 @@ impl Exchange {
             .text("method", Some(self.method.as_str()))
             .text("path", Some(facts.target.as_ref().map_or("", PathAndQuery::path)))
             .text("query", facts.query.as_deref())
-            .text("route", facts.route.as_deref())
+            .text("route", self.route.get().map(|route| &**route))
             .number("status", self.status.get())
             .number("bytes_in", self.bytes_in.get())
             .number("bytes_out", self.bytes_out.get())
-            .number("duration_ms", Millis(self.started.elapsed()))
-            .text("upstream", self.upstream.get().map(|u| &**u));
-        if let Some(took) = self.upstream_time.get() {
+            .number("duration_ms", Millis(took))
+            .text("upstream", self.server.borrow().as_deref());
+        if let Some(took) = self.latency.get() {
             line.number("upstream_ms", Millis(took));
         }
         line.text("user", facts.user.as_ref().map(UserName::as_str))
@@ -126,16 +180,18 @@ impl Exchange {
             .text("role", facts.role.as_ref().map(RoleName::as_str))
             .text("resource", facts.resource.as_deref())
             .text("permission", facts.permission)
-            .text("decision", facts.decision)
-            .text("reason", facts.reason);
+            .text("decision", self.decision.get().map(Decision::as_str))
+            .text("reason", self.reason.get());
         line.end();
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(log) = self.log.take() {
-            log.lines.add(|out| self.write(&log, out));
+        let took = monotonic().saturating_duration_since(self.started);
+        self.count(took);
+        if let Some(facts) = self.facts.take() {
+            self.scribe.lines.add(|out| self.write(&facts.borrow(), took, out));
         }
     }
 }
@@ -155,6 +211,7 @@ mod tests {
     use super::*;
     use crate::clock::UnixMillis;
     use crate::telemetry::access_log::AccessLog;
+    use crate::telemetry::metrics::Metrics;
     use http::HeaderMap;
     use std::io::Write;
     use std::sync::mpsc::{Sender, channel};
@@ -178,8 +235,9 @@ mod tests {
         let lines = LineBuffer::new(log);
         let clock = Clock::manual(UnixMillis(1_464_587_176_910));
         let ids = Ids::of(&HeaderMap::new(), false);
-        let exchange =
-            Exchange::begin(ids, IpAddr::from([192, 0, 2, 1]), Method::GET, Some((&lines, &clock)));
+        let metrics = Metrics::default();
+        let scribe = Scribe::new(metrics.thread(), lines, clock);
+        let exchange = Exchange::begin(ids, IpAddr::from([192, 0, 2, 1]), Method::GET, &scribe, true);
         let body = Rc::clone(&exchange);
         exchange.note(|facts| {
             facts.target = Some(PathAndQuery::from_static("/api/v2/cdr?a=1&access_token=t"));
@@ -189,12 +247,16 @@ mod tests {
         exchange.status.set(200);
         drop(exchange);
         body.add_out(12);
-        drop((body, lines));
+        drop((body, scribe));
         writer.finish();
         let line: serde_json::Value = serde_json::from_slice(&received.recv().unwrap()).unwrap();
         assert_eq!(line["time"], "2016-05-30T05:46:16.910Z");
         assert_eq!((&line["path"], &line["query"]), (&"/api/v2/cdr".into(), &"a=1".into()));
         assert_eq!((&line["status"], &line["bytes_out"]), (&200.into(), &12.into()));
+        assert_eq!(
+            metrics.totals().routes[NO_ROUTE].requests.iter().collect::<Vec<_>>(),
+            [(("GET", 200), 1)]
+        );
         assert_eq!((&line["user"], &line["domain"]), (&"100@d".into(), &"d".into()));
     }
 }

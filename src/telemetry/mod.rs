@@ -1,12 +1,15 @@
 //! What is written about requests and about the program itself: the access log, the audit log, the operational
-//! log. Decides nothing; no line ever holds a token, a key or a password, since none of them is handed in.
+//! log, counters. Decides nothing; no line ever holds a token, a key or a password, since none of them is handed in.
 
 pub mod access_log;
 pub mod audit;
 pub mod exchange;
+pub mod histogram;
 pub mod ids;
 pub mod json;
+pub mod label;
 pub mod log;
+pub mod metrics;
 
 /// `[log]`
 #[derive(Clone, Copy, Debug)]

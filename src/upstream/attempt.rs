@@ -60,11 +60,20 @@ impl Ask<'_> {
 
     fn note_answer(&self, lane: &Lane, sent: Option<Instant>) {
         if let Some(exchange) = self.exchange {
-            let _ = exchange.upstream.set(lane.label.clone());
-            exchange.upstream_time.set(sent.map(|sent| monotonic().saturating_duration_since(sent)));
+            let latency = sent.map(|sent| monotonic().saturating_duration_since(sent));
+            exchange.server_answered(&lane.label, latency);
+        }
+    }
+
+    fn note_failure(&self, lane: &Lane, result: &'static str) {
+        if let Some(exchange) = self.exchange {
+            exchange.server_failed(&lane.label, result);
         }
     }
 }
+
+/// The result of a try that reached no server.
+const UNREACHABLE: &str = "unreachable";
 
 /// Why no connection could be had.
 enum NoConnection {
@@ -146,6 +155,7 @@ impl LocalGroup {
                 Ok(found) => found,
                 Err(NoConnection::Busy) => return Err(ForwardError::Busy),
                 Err(NoConnection::Failed(e)) => {
+                    ask.note_failure(&lane, UNREACHABLE);
                     self.failed(&mut tried, index, e)?;
                     continue;
                 }
@@ -163,10 +173,14 @@ impl LocalGroup {
                     let running = Running { conn: Some(conn), upload, lane, load, watch, reuse: None, quiet };
                     return answer(head, running, (ask, client));
                 }
-                Err(Fault::Failed(e)) => return Err(e),
+                Err(Fault::Failed(e)) => {
+                    ask.note_failure(&lane, e.as_str());
+                    return Err(e);
+                }
                 Err(Fault::Unsent(e)) => {
                     staged = Some::<Staged>(std::mem::take(&mut conn.staged));
                     if !reused {
+                        ask.note_failure(&lane, UNREACHABLE);
                         self.failed(&mut tried, index, e)?;
                     }
                 }
@@ -249,6 +263,7 @@ impl LocalGroup {
                 Ok(sender) => sender,
                 Err(NoConnection::Busy) => return Err(ForwardError::Busy),
                 Err(NoConnection::Failed(e)) => {
+                    ask.note_failure(&lane, UNREACHABLE);
                     self.failed(&mut tried, index, e)?;
                     continue;
                 }
@@ -263,8 +278,12 @@ impl LocalGroup {
                     *response.headers_mut() = h2c::answer_headers(parts.headers);
                     return Ok(response);
                 }
-                Err(H2cFault::Failed(e)) => return Err(e),
+                Err(H2cFault::Failed(e)) => {
+                    ask.note_failure(&lane, e.as_str());
+                    return Err(e);
+                }
                 Err(H2cFault::Unsent(back)) => {
+                    ask.note_failure(&lane, UNREACHABLE);
                     lane.h2c.replace(None);
                     request = *back;
                     self.failed(&mut tried, index, io::ErrorKind::ConnectionAborted.into())?;

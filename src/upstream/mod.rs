@@ -276,3 +276,18 @@ pub enum ForwardError {
     #[error("the request's body came too slowly")]
     RequestBodyTimeout,
 }
+
+impl ForwardError {
+    /// The word for metrics.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Broken(_) => "broken",
+            Self::Busy => "busy",
+            Self::Timeout => "timeout",
+            Self::RequestBody => "request_body",
+            Self::RequestBodyTimeout => "request_body_timeout",
+        }
+    }
+}

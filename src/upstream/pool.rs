@@ -14,6 +14,7 @@ use super::h2c::H2cSender;
 use super::server::{Group, Limit, Server};
 use crate::clock::monotonic;
 use crate::deadline::Deadline;
+use crate::telemetry::label::Label;
 
 /// How long a connection waits when its server says nothing: Node closes after 5 s.
 const IDLE: Duration = Duration::from_secs(4);
@@ -35,8 +36,8 @@ pub(super) struct Lane {
     pub(super) addr: SocketAddr,
     /// The record of the newest configuration: its health is the one that is kept up.
     server: RefCell<Arc<Server>>,
-    /// `upstream/host:port`. Of this thread's own, so that threads do not share its count.
-    pub(super) label: Arc<str>,
+    /// `upstream/address:port`. Of this thread's own, so that threads do not share its count.
+    pub(super) label: Label,
     pub(super) h2c: RefCell<Option<H2cSender>>,
     limit: Arc<Limit>,
     ca: Option<Vec<CertificateDer<'static>>>,
@@ -64,7 +65,7 @@ impl Lane {
                 url: url.clone(),
                 addr: server.addr,
                 server: RefCell::new(server.clone()),
-                label: format!("{}/{}:{}", group.settings.name, url.host, url.port).into(),
+                label: server.label(&group.settings.name),
                 h2c: RefCell::new(None),
                 limit: group.limit.clone(),
                 ca: group.settings.ca.clone(),

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::tls::TlsClient;
 use super::{ServerUrl, UpstreamSettings};
+use crate::telemetry::label::Label;
 
 /// Failures in a row after which a server is out; one success brings it back.
 const FAILURES_OUT: u32 = 2;
@@ -26,6 +27,11 @@ pub(super) struct Server {
 impl Server {
     fn new(url: ServerUrl, addr: SocketAddr) -> Self {
         Self { url, addr, unhealthy: AtomicBool::new(false), failures: AtomicU32::new(0) }
+    }
+
+    /// `upstream/address:port`, for logs and metrics.
+    pub(super) fn label(&self, upstream: &str) -> Label {
+        Label::of(&format!("{upstream}/{}", self.addr))
     }
 
     pub(super) fn is_healthy(&self) -> bool {

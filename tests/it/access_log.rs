@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::wait::until;
 use crate::support::{Ask, PASSWORD, configured, usual};
 
 const FIELDS: &[&str] = &[
@@ -196,4 +197,20 @@ async fn logins_and_logouts_are_in_the_audit_log() {
         audit.iter().all(|line| line.contains("100@example.org") || !line.contains("login")),
         "{audit:?}"
     );
+}
+
+/// Which server it was is what an operator asks first.
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_named() {
+    let (upstream, gateway) = usual().await;
+    let session = gateway.login("admin").await;
+    gateway.ask(Ask::get("/up/cut-head").with(&session)).await.assert_error(502);
+    let line = gateway.access_line("/up/cut-head").await;
+    assert!(line["upstream"].as_str().unwrap().contains(&upstream.addr.to_string()), "{line}");
+    let dead = upstream.addr;
+    upstream.stop();
+    until("the upstream to be gone", || std::net::TcpStream::connect(dead).is_err().then_some(())).await;
+    gateway.ask(Ask::get("/up/gone").with(&session)).await.assert_error(502);
+    let line = gateway.access_line("/up/gone").await;
+    assert!(line["upstream"].as_str().unwrap().contains(&dead.to_string()), "{line}");
 }
