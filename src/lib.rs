@@ -25,9 +25,9 @@
 //! | 3 | [`access`] | may this caller do this? |
 //! | 4 | [`upstream`] | a permitted request goes out and its answer comes back |
 //! | 5 | [`gateway`] | one request from top to bottom |
-//! | 5 | [`admin`] | the operator's own listener |
-//! | 6 | [`config`] | the only place that reads files |
-//! | 7 | [`app`], [`cli`] | settings become a running program; one file a subcommand |
+//! | 6 | [`admin`] | the operator's own listener: what runs, and what is to change |
+//! | 7 | [`config`] | the only place that reads files |
+//! | 8 | [`app`], [`cli`] | settings become a running program; one file a subcommand |
 
 pub mod body;
 pub mod clock;
@@ -47,8 +47,9 @@ pub mod access;
 
 pub mod upstream;
 
-pub mod admin;
 pub mod gateway;
+
+pub mod admin;
 
 pub mod config;
 
