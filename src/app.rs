@@ -77,8 +77,21 @@ fn failed(error: &StartError) -> ExitCode {
 }
 
 async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
-    let Settings { listen, tls, token, login, users, sessions, upstreams, access, cors, admin, limits, log } =
-        loaded.settings;
+    let Settings {
+        listen,
+        tls,
+        token,
+        login,
+        users,
+        domain_tokens,
+        sessions,
+        upstreams,
+        access,
+        cors,
+        admin,
+        limits,
+        log,
+    } = loaded.settings;
     let (clock, drain) = (Clock::system(), Drain::new());
     let (readiness, metrics) = (Readiness::new(drain.clone()), Metrics::default());
     // Bound first: a taken address must be told before a store is touched.
@@ -87,6 +100,7 @@ async fn serve(loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
     serve_admin(admin, readiness.clone())?;
 
     let sessions = Arc::new(Sessions::open(store::open(&sessions)?, &clock).await?);
+    sessions.domain_tokens().configure(&domain_tokens);
     let tokens = Arc::new(Tokens::new(&token));
     let context = UpstreamContext {
         names: access.names.clone(),

@@ -1,24 +1,22 @@
 //! Credentials become a principal (contract section 4, Credentials). The hot path is a known session: two hashes and
 //! one look-up; every other token is read on the cold path below it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Reason;
 use super::credentials::{Credential, Presented};
 use super::permit::Principal;
 use crate::clock::UnixMillis;
-use crate::identity::UserName;
 use crate::secret::{KeyHash, TokenHash};
 use crate::session::Session;
+use crate::session::domain_tokens::KnownToken;
 use crate::session::map::Sessions;
-use crate::session::token::{DomainClaims, DomainToken, Reading, Tokens};
+use crate::session::token::{DomainClaims, Reading, Tokens};
 
 /// Tells who presents credentials.
 pub(super) struct Authenticator {
     sessions: Arc<Sessions>,
     tokens: Arc<Tokens>,
-    domain_tokens: DomainTokens,
 }
 
 /// A refusal, with the caller where his token was his but has expired: for the log.
@@ -35,8 +33,8 @@ impl From<Reason> for Unauthenticated {
 }
 
 impl Authenticator {
-    pub(super) fn new(sessions: Arc<Sessions>, tokens: Arc<Tokens>, records: Vec<DomainToken>) -> Self {
-        Self { sessions, tokens, domain_tokens: DomainTokens::new(records) }
+    pub(super) fn new(sessions: Arc<Sessions>, tokens: Arc<Tokens>) -> Self {
+        Self { sessions, tokens }
     }
 
     /// Who it is. A session's use is noted.
@@ -69,7 +67,7 @@ impl Authenticator {
     ) -> Result<Principal, Unauthenticated> {
         let reading = token.text().map_or(Reading::Other, |text| self.tokens.read(text, now));
         if let Reading::Domain(claims) = &reading {
-            return self.domain_tokens.principal(claims, now);
+            return by_record(self.sessions.domain_tokens().get(&claims.id), claims, now);
         }
         Err(no_session(&reading, has_key, key_known).into())
     }
@@ -100,42 +98,34 @@ fn no_session(reading: &Reading, has_key: bool, key_known: bool) -> Reason {
     }
 }
 
-/// The records that make domain tokens good, each with its caller's name.
-struct DomainTokens(HashMap<String, (Arc<DomainToken>, UserName)>);
-
-impl DomainTokens {
-    fn new(records: Vec<DomainToken>) -> Self {
-        let named = |record: DomainToken| {
-            let user = UserName::new(&format!("{}@{}", record.id, record.domain));
-            (record.id.clone(), (Arc::new(record), user))
-        };
-        Self(records.into_iter().map(named).collect())
-    }
-
-    /// Judges a token of good signature by its record, which must be of the domain that the token claims.
-    fn principal(&self, claims: &DomainClaims, now: UnixMillis) -> Result<Principal, Unauthenticated> {
-        let known = self.0.get(&claims.id).filter(|(r, _)| claims.domain.as_ref() == Some(&r.domain));
-        let principal =
-            known.map(|(record, user)| Principal::Domain { record: Arc::clone(record), user: user.clone() });
-        if claims.expires <= now || known.is_some_and(|(r, _)| r.enabled && r.expires <= now) {
-            return Err(Unauthenticated { reason: Reason::Expired, principal });
-        }
-        if known.is_some_and(|(r, _)| !r.enabled) {
-            return Err(Unauthenticated { reason: Reason::DomainTokenDisabled, principal });
-        }
-        principal.ok_or_else(|| Reason::DomainTokenUnknown.into())
-    }
+/// Judges a token of good signature by its record, which must be of the domain that the token claims.
+fn by_record(
+    known: Option<Arc<KnownToken>>,
+    claims: &DomainClaims,
+    now: UnixMillis,
+) -> Result<Principal, Unauthenticated> {
+    let known = known.filter(|known| claims.domain.as_ref() == Some(&known.record.domain));
+    let reason = match &known {
+        _ if claims.expires <= now => Reason::Expired,
+        None => Reason::DomainTokenUnknown,
+        Some(known) if !known.record.enabled => Reason::DomainTokenDisabled,
+        Some(known) if known.record.expires <= now => Reason::Expired,
+        Some(known) => return Ok(Principal::Domain(Arc::clone(known))),
+    };
+    Err(Unauthenticated { reason, principal: known.map(Principal::Domain) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::RoleName;
-    use crate::session::SessionRecord;
+    use crate::clock::Clock;
+    use crate::identity::{RoleName, UserName};
+    use crate::session::token::DomainToken;
+    use crate::session::{SessionRecord, SessionSettings, store};
 
     const NOW: UnixMillis = UnixMillis(1_000_000);
 
-    fn domain_tokens() -> DomainTokens {
+    async fn domain_tokens() -> Sessions {
         let record = |id: &str, expires, enabled| DomainToken {
             id: id.into(),
             domain: "d.test".into(),
@@ -143,23 +133,27 @@ mod tests {
             expires: UnixMillis(expires),
             enabled,
         };
-        DomainTokens::new(vec![
+        let memory = store::open(&SessionSettings::default()).unwrap();
+        let sessions = Sessions::open(memory, &Clock::manual(NOW)).await.unwrap();
+        sessions.domain_tokens().configure(&[
             record("good", 2_000_000, true),
             record("off", 2_000_000, false),
             record("old", 1_000_000, true),
-        ])
+        ]);
+        sessions
     }
 
-    fn domain(id: &str, domain: Option<&str>, expires: u64) -> Result<String, Reason> {
+    fn domain(known: &Sessions, id: &str, domain: Option<&str>, expires: u64) -> Result<String, Reason> {
         let claims =
             DomainClaims { id: id.into(), domain: domain.map(Into::into), expires: UnixMillis(expires) };
-        let judged = domain_tokens().principal(&claims, NOW);
+        let judged = by_record(known.domain_tokens().get(id), &claims, NOW);
         judged.map(|p| p.user().as_str().to_owned()).map_err(|u| u.reason)
     }
 
-    #[test]
-    fn a_domain_token_is_judged_by_its_record() {
-        let d = Some("d.test");
+    #[tokio::test]
+    async fn a_domain_token_is_judged_by_its_record() {
+        let (d, known) = (Some("d.test"), domain_tokens().await);
+        let domain = |id: &str, claimed, expires| domain(&known, id, claimed, expires);
         assert_eq!(domain("good", d, 1_000_001).as_deref(), Ok("good@d.test"));
         assert_eq!(domain("good", d, 1_000_000), Err(Reason::Expired));
         assert_eq!(domain("old", d, 1_500_000), Err(Reason::Expired));

@@ -27,7 +27,7 @@ use crate::clock::UnixMillis;
 use crate::identity::RoleName;
 use crate::session::Session;
 use crate::session::map::Sessions;
-use crate::session::token::{DomainToken, Tokens};
+use crate::session::token::Tokens;
 
 use acl::{Permission, RoleSettings};
 use authenticate::Authenticator;
@@ -47,8 +47,6 @@ pub struct AccessSettings {
     pub names: CredentialNames,
     /// `[paths] case_sensitive`
     pub case_sensitive: bool,
-    /// `[domain_tokens]`
-    pub domain_tokens: Vec<DomainToken>,
 }
 
 /// The question: everything of a request that bears on the decision.
@@ -132,9 +130,9 @@ impl Access {
     /// Compiles the settings, which `config` has found free of conflicts.
     #[must_use]
     pub fn new(settings: AccessSettings, sessions: Arc<Sessions>, tokens: Arc<Tokens>) -> Self {
-        let AccessSettings { routes, roles, names, case_sensitive, domain_tokens } = settings;
+        let AccessSettings { routes, roles, names, case_sensitive } = settings;
         let policy = Policy::new(&routes, &roles, case_sensitive);
-        let authenticator = Authenticator::new(sessions, tokens, domain_tokens);
+        let authenticator = Authenticator::new(sessions, tokens);
         Self { policy, names, case_sensitive, authenticator }
     }
 
@@ -187,7 +185,7 @@ impl Access {
         let presented = presented.map_err(|Ambiguous| Reason::AmbiguousCredentials)?;
         match self.authenticator.principal(&presented, now).map_err(|u| u.reason)? {
             Principal::Session(session) => Ok(session),
-            Principal::Domain { .. } => Err(Reason::NoKey),
+            Principal::Domain(_) => Err(Reason::NoKey),
         }
     }
 

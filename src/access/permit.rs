@@ -13,17 +13,14 @@ use super::route_tree::Entry;
 use super::routes::Route;
 use crate::identity::{RoleName, UserName};
 use crate::session::Session;
-use crate::session::token::DomainToken;
+use crate::session::domain_tokens::KnownToken;
 
 /// Who the caller turned out to be.
 #[derive(Clone, Debug)]
 pub enum Principal {
     Session(Arc<Session>),
     /// A domain token; the user is `id@domain`.
-    Domain {
-        record: Arc<DomainToken>,
-        user: UserName,
-    },
+    Domain(Arc<KnownToken>),
 }
 
 impl Principal {
@@ -32,7 +29,7 @@ impl Principal {
     pub fn user(&self) -> &UserName {
         match self {
             Self::Session(session) => &session.user,
-            Self::Domain { user, .. } => user,
+            Self::Domain(known) => &known.user,
         }
     }
 
@@ -40,7 +37,7 @@ impl Principal {
     pub fn role(&self) -> &RoleName {
         match self {
             Self::Session(session) => &session.role,
-            Self::Domain { record, .. } => &record.role,
+            Self::Domain(known) => &known.record.role,
         }
     }
 }
@@ -66,7 +63,7 @@ impl Judged {
         let token = presented.token.as_ref()?.to_header()?;
         match principal {
             Principal::Session(_) => Some(Self { token, key: Some(presented.key.as_ref()?.to_header()?) }),
-            Principal::Domain { .. } => Some(Self { token, key: None }),
+            Principal::Domain(_) => Some(Self { token, key: None }),
         }
     }
 }

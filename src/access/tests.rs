@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::identity::UserName;
 use crate::secret::{KeyHash, SecretSlice, TokenHash};
 use crate::session::store;
-use crate::session::token::TokenSettings;
+use crate::session::token::{DomainToken, TokenSettings};
 use crate::session::{SessionRecord, SessionSettings};
 use permit::Scope;
 use routes::Own;
@@ -40,6 +40,14 @@ impl Scene {
             };
             sessions.create(record, 0).await.unwrap();
         }
+        let record = DomainToken {
+            id: "id".into(),
+            domain: "d.test".into(),
+            role: RoleName::new("user"),
+            expires: UnixMillis(2_000_000),
+            enabled: true,
+        };
+        sessions.domain_tokens().configure(&[record]);
         let tokens = Tokens::new(&TokenSettings {
             secret: SecretSlice::from(b"secret".to_vec()),
             previous: Vec::new(),
@@ -75,13 +83,6 @@ fn map(headers: &[(&'static str, &str)]) -> HeaderMap {
 fn settings() -> AccessSettings {
     let rule = |path: &str, rule| RouteSettings { rule, ..route(path) };
     let on = |own| Rule::Resource { name: "cdr".into(), permission: None, own };
-    let record = DomainToken {
-        id: "id".into(),
-        domain: "d.test".into(),
-        role: RoleName::new("user"),
-        expires: UnixMillis(2_000_000),
-        enabled: true,
-    };
     AccessSettings {
         routes: vec![
             RouteSettings { strip_prefix: "/engine".into(), ..rule("/engine/cdr", on(Own::Never)) },
@@ -98,7 +99,6 @@ fn settings() -> AccessSettings {
         }],
         names: CredentialNames::default(),
         case_sensitive: false,
-        domain_tokens: vec![record],
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Settings, Source, front, include, later, login, roles, routes, tls, 
 use crate::access::AccessSettings;
 use crate::directory::file::User;
 use crate::server::tls::TlsSettings;
+use crate::session::token::DomainToken;
 
 /// None when a fault keeps the settings from being whole; faults may be found all the same.
 pub(super) fn load(source: &Source, f: &mut Findings) -> Option<Settings> {
@@ -24,7 +25,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<Settings> {
     let login = login::login(root.table("login", f), f);
     let sessions = login::sessions(root.table("sessions", f), f);
     let upstreams = upstreams::upstreams(root.table("upstreams", f), f);
-    let (access, users) = access(&mut root, &upstreams, &env, f);
+    let (access, users, domain_tokens) = access(&mut root, &upstreams, &env, f);
     let cors = root.table("cors", f).map(|table| front::cors(table, f));
     let admin = root.table("admin", f);
     let admin = listen.as_ref().and_then(|listen| listen::admin(admin, listen, f));
@@ -38,7 +39,21 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<Settings> {
     }
     finish(root, f);
     let (listen, token) = (listen?.settings, token?);
-    Some(Settings { listen, tls, token, login, users, sessions, upstreams, access, cors, admin, limits, log })
+    Some(Settings {
+        listen,
+        tls,
+        token,
+        login,
+        users,
+        domain_tokens,
+        sessions,
+        upstreams,
+        access,
+        cors,
+        admin,
+        limits,
+        log,
+    })
 }
 
 fn required(root: &mut Table, name: &str, f: &mut Findings) -> Option<Table> {
@@ -61,7 +76,7 @@ fn access(
     upstreams: &[crate::upstream::UpstreamSettings],
     env: &Environment,
     f: &mut Findings,
-) -> (AccessSettings, Vec<User>) {
+) -> (AccessSettings, Vec<User>, Vec<DomainToken>) {
     let roles = roles::roles(root.table("roles", f), f);
     let users = match required(root, "directory", f) {
         Some(table) => users::directory(table, &roles, env, f),
@@ -71,7 +86,7 @@ fn access(
     let case_sensitive = front::case_sensitive(root.table("paths", f), f);
     let routes = routes::routes(root.tables("routes", f), upstreams, case_sensitive, f);
     let names = front::credentials(root.table("credentials", f), f);
-    (AccessSettings { routes, roles, names, case_sensitive, domain_tokens }, users)
+    (AccessSettings { routes, roles, names, case_sensitive }, users, domain_tokens)
 }
 
 /// Users are looked for in the main file by many.

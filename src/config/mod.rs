@@ -40,7 +40,7 @@ use crate::gateway::login::LoginSettings;
 use crate::server::tls::TlsSettings;
 use crate::server::{Limits, ListenSettings};
 use crate::session::SessionSettings;
-use crate::session::token::TokenSettings;
+use crate::session::token::{DomainToken, TokenSettings};
 use crate::telemetry::LogSettings;
 use crate::upstream::UpstreamSettings;
 
@@ -54,6 +54,8 @@ pub struct Settings {
     pub login: LoginSettings,
     /// Of `directory.file`.
     pub users: Vec<User>,
+    /// `[domain_tokens]`
+    pub domain_tokens: Vec<DomainToken>,
     pub sessions: SessionSettings,
     pub upstreams: Vec<UpstreamSettings>,
     pub access: AccessSettings,

@@ -7,6 +7,7 @@ use crate::access::{Access, Reason};
 use crate::body::Full;
 use crate::clock::UnixMillis;
 use crate::identity::UserName;
+use crate::session::ends::Cause;
 use crate::session::map::Sessions;
 use crate::session::store::StoreError;
 
@@ -60,7 +61,7 @@ pub async fn logout<B>(
         }
         Err(_) => return LogoutOutcome { user: None, answer: Err(LogoutError::BadCaller) },
     };
-    let answer = match sessions.end(&session.id).await {
+    let answer = match sessions.end(&session.id, Cause::Logout).await {
         Ok(true) => Ok(good()),
         Ok(false) => Err(LogoutError::BadCaller),
         Err(source) => Err(LogoutError::Unavailable { source }),

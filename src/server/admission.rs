@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::counts::OpenConnection;
 use crate::drain::{Drain, DrainGuard};
 
 /// The count. Clones are the same count.
@@ -14,14 +15,15 @@ pub(super) struct Connections(Arc<AtomicUsize>);
 #[derive(Debug)]
 pub(super) struct Admission {
     connections: Connections,
+    _open: OpenConnection,
     _drain: DrainGuard,
 }
 
 impl Connections {
     /// A place, unless `max` are taken.
-    pub(super) fn admit(&self, max: usize, drain: &Drain) -> Option<Admission> {
+    pub(super) fn admit(&self, max: usize, drain: &Drain, open: OpenConnection) -> Option<Admission> {
         let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let admission = Admission { connections: self.clone(), _drain: drain.guard() };
+        let admission = Admission { connections: self.clone(), _open: open, _drain: drain.guard() };
         (before < max).then_some(admission)
     }
 }
@@ -35,14 +37,19 @@ impl Drop for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::ListenerKind;
+    use crate::server::counts::ServerCounts;
 
     #[test]
     fn a_place_is_given_back() {
         let (connections, drain) = (Connections::default(), Drain::new());
-        let first = connections.admit(1, &drain);
-        assert!(first.is_some() && connections.admit(1, &drain).is_none());
+        let counts = ServerCounts::default();
+        let admit = || connections.admit(1, &drain, counts.connection(ListenerKind::Http));
+        let first = admit();
+        assert!(first.is_some() && admit().is_none());
         drop(first);
-        assert!(connections.admit(1, &drain).is_some());
+        assert!(admit().is_some());
+        assert_eq!(counts.open(ListenerKind::Http), 0);
         assert_eq!(drain.in_flight(), 0);
     }
 }

@@ -6,6 +6,7 @@
 
 mod admission;
 mod connection;
+pub mod counts;
 mod draining;
 mod exchanges;
 mod framing;

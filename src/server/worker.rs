@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::admission::{Admission, Connections};
 use super::connection::{Setting, serve_http1, serve_http2};
+use super::counts::{Handshake, ServerCounts};
 use super::draining::Draining;
 use super::listener::{Bound, accept, accept_waiting};
 use super::patience::GRACE;
@@ -44,6 +45,7 @@ pub struct Listeners {
     threads: NonZeroUsize,
     live: Live,
     drain: Drain,
+    counts: ServerCounts,
 }
 
 impl Listeners {
@@ -69,7 +71,7 @@ impl Listeners {
             trusted_proxies: Arc::new(ArcSwap::from_pointee(settings.trusted_proxies.clone())),
             tls: tls.map(|config| Arc::new(ArcSwap::from_pointee(config))),
         };
-        Ok(Self { bound, threads, live, drain })
+        Ok(Self { bound, threads, live, drain, counts: ServerCounts::default() })
     }
 
     /// One listener without TLS on one thread: for what is seldom asked.
@@ -80,13 +82,20 @@ impl Listeners {
             trusted_proxies: Arc::default(),
             tls: None,
         };
-        Ok(Self { bound: vec![Bound::new(ListenerKind::Http, addr, threads)?], threads, live, drain })
+        let bound = vec![Bound::new(ListenerKind::Http, addr, threads)?];
+        Ok(Self { bound, threads, live, drain, counts: ServerCounts::default() })
     }
 
     /// What a reload swaps.
     #[must_use]
     pub fn live(&self) -> Live {
         self.live.clone()
+    }
+
+    /// What the listeners will have seen.
+    #[must_use]
+    pub fn counts(&self) -> ServerCounts {
+        self.counts.clone()
     }
 
     /// What was bound; the ports are the real ones.
@@ -111,7 +120,7 @@ impl Listeners {
         let connections = Connections::default();
         let spawn = |(n, sockets)| {
             let (live, drain, connections) = (self.live.clone(), self.drain.clone(), connections.clone());
-            let worker = Worker { live, drain, connections, make: make.clone() };
+            let worker = Worker { live, drain, connections, counts: self.counts.clone(), make: make.clone() };
             std::thread::Builder::new()
                 .name(format!("worker-{n}"))
                 .spawn(move || worker.run_for_ever(sockets))
@@ -126,6 +135,7 @@ struct Worker<F> {
     live: Live,
     drain: Drain,
     connections: Connections,
+    counts: ServerCounts,
     make: F,
 }
 
@@ -161,6 +171,7 @@ impl<H: Handler, F: Fn() -> H> Worker<F> {
                 live: self.live.clone(),
                 drain: self.drain.clone(),
                 connections: self.connections.clone(),
+                counts: self.counts.clone(),
                 handler: handler.clone(),
                 draining: draining.clone(),
                 _guard: self.drain.guard(),
@@ -189,6 +200,7 @@ struct Doorkeeper<H> {
     live: Live,
     drain: Drain,
     connections: Connections,
+    counts: ServerCounts,
     handler: Rc<H>,
     draining: Rc<Draining>,
     /// Or the drain could be over before the last connections are counted.
@@ -218,7 +230,8 @@ impl<H: Handler> Doorkeeper<H> {
     /// before us, learns so that it must go elsewhere, which leaving it in the backlog would not tell it.
     fn admit(&self, stream: TcpStream, addr: SocketAddr, full: &mut bool) {
         let limits = self.live.limits.load_full();
-        let admission = self.connections.admit(limits.max_connections, &self.drain);
+        let open = self.counts.connection(self.kind);
+        let admission = self.connections.admit(limits.max_connections, &self.drain, open);
         if admission.is_none() && !*full {
             tracing::warn!(max = limits.max_connections, "limits.max_connections is reached");
         }
@@ -242,7 +255,8 @@ impl<H: Handler> Doorkeeper<H> {
                 tokio::task::spawn_local(serve_http1(stream, setting));
             }
             (ListenerKind::Https, Some(tls)) => {
-                tokio::task::spawn_local(serve_tls(stream, TlsAcceptor::from(tls.load_full()), setting));
+                let (acceptor, counts) = (TlsAcceptor::from(tls.load_full()), self.counts.clone());
+                tokio::task::spawn_local(serve_tls(stream, (acceptor, counts), setting));
             }
             (ListenerKind::Https, None) => tracing::error!("an https listener without certificates"),
         }
@@ -250,7 +264,11 @@ impl<H: Handler> Doorkeeper<H> {
 }
 
 /// Ends TLS within `handshake_timeout`; ALPN decides what is spoken.
-async fn serve_tls<H: Handler>(stream: TcpStream, acceptor: TlsAcceptor, setting: Setting<H>) {
+async fn serve_tls<H: Handler>(
+    stream: TcpStream,
+    (acceptor, counts): (TlsAcceptor, ServerCounts),
+    setting: Setting<H>,
+) {
     let mut drain = setting.draining.listener();
     let draining = async {
         std::future::poll_fn(|cx| drain.poll_started(cx)).await;
@@ -263,9 +281,16 @@ async fn serve_tls<H: Handler>(stream: TcpStream, acceptor: TlsAcceptor, setting
     };
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
-        Err(_) => return tracing::debug!("a handshake took too long"),
+        Ok(Err(error)) => {
+            counts.handshake(Handshake::Failed);
+            return tracing::debug!(%error, "a handshake failed");
+        }
+        Err(_) => {
+            counts.handshake(Handshake::TimedOut);
+            return tracing::debug!("a handshake took too long");
+        }
     };
+    counts.handshake(Handshake::of(stream.get_ref().1.protocol_version()));
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if http2 { serve_http2(stream, setting).await } else { serve_http1(stream, setting).await }
 }

@@ -9,42 +9,33 @@
 //! cost one sync of the disk. The file belongs to one process at a time: a second gateway would keep serving
 //! sessions that the first has ended. A lock on `FILE.lock` says so and dies with its holder.
 
-use rusqlite::{Connection, OpenFlags, Row, params};
+#[cfg(test)]
+mod tests;
+
+use rusqlite::{Connection, OpenFlags};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::SessionRecord;
+use super::file_rows as rows;
 use super::file_writer::{Write, Writer};
-use super::store::{Each, Pending, Store, StoreError};
+use super::store::{Each, EachToken, Pending, Store, StoreError};
+use super::token::DomainToken;
 use crate::clock::UnixMillis;
-use crate::identity::{RoleName, UserName};
-use crate::secret::{KeyHash, TokenHash};
+use crate::secret::KeyHash;
 
 pub(super) const NAME: &str = "file";
 
 /// `PRAGMA user_version` of the tables below.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// `PRAGMA application_id`: "Post" in ASCII, so that another program's file is not taken for ours.
 const APPLICATION: i64 = 0x506f_7374;
 
 /// How long a statement waits for another process on the file (`token mint`, an operator's `sqlite3`).
 const BUSY: Duration = Duration::from_secs(5);
-
-const TABLES: &str = "
-    CREATE TABLE sessions (
-        id        BLOB NOT NULL PRIMARY KEY,  -- SHA-256 of the key
-        token     BLOB NOT NULL,              -- SHA-256 of the token
-        user      TEXT NOT NULL,
-        role      TEXT NOT NULL,
-        created   INTEGER NOT NULL,           -- all times in ms since 1970
-        expires   INTEGER NOT NULL,
-        last_used INTEGER NOT NULL,
-        client    BLOB NOT NULL               -- 4 or 16 bytes
-    ) STRICT, WITHOUT ROWID;";
 
 /// Sessions in an SQLite file. Closing it (drop) waits until all that was asked is written.
 pub(super) struct FileStore {
@@ -83,6 +74,19 @@ impl Store for FileStore {
 
     fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()> {
         Box::pin(self.writer.ask(Write::Remove(ids)))
+    }
+
+    fn load_tokens<'a>(&'a self, each: EachToken<'a>) -> Pending<'a, ()> {
+        let loaded = load_tokens(&self.path, each).map_err(|e| fault(&self.path, &e.to_string()));
+        Box::pin(std::future::ready(loaded))
+    }
+
+    fn put_token(&self, token: DomainToken) -> Pending<'_, ()> {
+        Box::pin(self.writer.ask(Write::PutToken(token)))
+    }
+
+    fn remove_token(&self, id: String) -> Pending<'_, ()> {
+        Box::pin(self.writer.ask(Write::RemoveToken(id)))
     }
 
     fn name(&self) -> &'static str {
@@ -149,7 +153,7 @@ fn check(connection: &Connection) -> Result<(), Unfit> {
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (application, version, tables) {
         (0, 0, 0) => return Ok(()),
-        (APPLICATION, VERSION, 1..) => {}
+        (APPLICATION, 1..=VERSION, 1..) => {}
         (APPLICATION, newer, _) if newer > VERSION => return Err(Unfit::Newer(newer)),
         _ => return Err(Unfit::Foreign),
     }
@@ -159,10 +163,13 @@ fn check(connection: &Connection) -> Result<(), Unfit> {
 
 fn create_tables(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    let there: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if there == 0 {
-        transaction.execute_batch(TABLES)?;
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        transaction.execute_batch(rows::SESSIONS)?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
+    }
+    if version < VERSION {
+        transaction.execute_batch(rows::DOMAIN_TOKENS)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()
@@ -174,200 +181,17 @@ fn load(path: &Path, each: Each<'_>) -> Result<(), String> {
     let mut statement = connection.prepare(query).map_err(|e| e.to_string())?;
     let mut rows = statement.query([]).map_err(|e| e.to_string())?;
     while let Some(row) = rows.next().map_err(|e| e.to_string())? {
-        each(record_of(row).map_err(|e| format!("a row cannot be read: {e}"))?);
+        each(rows::record_of(row).map_err(|e| format!("a row cannot be read: {e}"))?);
     }
     Ok(())
 }
 
-fn record_of(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
-    let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-    let time = |column| row.get::<_, i64>(column).map(|ms| UnixMillis(ms.cast_unsigned()));
-    Ok(SessionRecord {
-        id: KeyHash::from_bytes(row.get(0)?),
-        token: TokenHash::from_bytes(row.get(1)?),
-        user: UserName::new(text(2)?),
-        role: RoleName::new(text(3)?),
-        created: time(4)?,
-        expires: time(5)?,
-        last_used: time(6)?,
-        client: client_of(row)?,
-    })
-}
-
-fn client_of(row: &Row<'_>) -> rusqlite::Result<IpAddr> {
-    match row.get::<_, [u8; 4]>(7) {
-        Ok(v4) => Ok(v4.into()),
-        Err(_) => row.get::<_, [u8; 16]>(7).map(IpAddr::from),
+fn load_tokens(path: &Path, each: EachToken<'_>) -> rusqlite::Result<()> {
+    let connection = connect(path)?;
+    let mut statement = connection.prepare("SELECT id, domain, role, expires, enabled FROM domain_tokens")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        each(rows::token_of(row)?);
     }
-}
-
-pub(super) fn put(connection: &Connection, record: &SessionRecord) -> rusqlite::Result<()> {
-    let mut statement = connection
-        .prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
-    let client: &[u8] = match &record.client {
-        IpAddr::V4(v4) => &v4.octets(),
-        IpAddr::V6(v6) => &v6.octets(),
-    };
-    statement.execute(params![
-        record.id.as_bytes(),
-        record.token.as_bytes(),
-        record.user.as_str(),
-        record.role.as_str(),
-        as_stored(record.created),
-        as_stored(record.expires),
-        as_stored(record.last_used),
-        client,
-    ])?;
     Ok(())
-}
-
-pub(super) fn remove(connection: &Connection, ids: &[KeyHash]) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("DELETE FROM sessions WHERE id = ?1")?;
-    ids.iter().try_for_each(|id| statement.execute([id.as_bytes()]).map(drop))
-}
-
-pub(super) fn remove_expired(connection: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("DELETE FROM sessions WHERE expires <= ?1")?;
-    statement.execute([as_stored(now)]).map(drop)
-}
-
-/// SQLite's integers are signed; a time past the year 292,000,000 stays at the largest.
-fn as_stored(time: UnixMillis) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::store::contract::{self, all, record};
-    use std::os::unix::fs::PermissionsExt;
-    use tempfile::TempDir;
-
-    fn folder() -> (TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sessions.db");
-        (folder, path)
-    }
-
-    fn refusal(path: &Path) -> String {
-        let refusal = FileStore::open(path).err().unwrap().to_string();
-        assert!(refusal.contains(&path.display().to_string()), "{refusal}");
-        refusal
-    }
-
-    #[tokio::test]
-    async fn it_keeps_the_contract() {
-        let (_folder, path) = folder();
-        let reopen = |store| {
-            drop(store);
-            FileStore::open(&path).unwrap()
-        };
-        contract::holds_for(FileStore::open(&path).unwrap(), reopen).await;
-    }
-
-    #[tokio::test]
-    async fn what_was_answered_is_in_the_files_that_a_kill_would_leave() {
-        let (folder, path) = folder();
-        let store = FileStore::open(&path).unwrap();
-        store.put(record("a", "low@example.org", 100)).await.unwrap();
-        store.put(record("b", "low@example.org", 100)).await.unwrap();
-        store.remove(vec![KeyHash::of("a")]).await.unwrap();
-        // A kill leaves the file and its log as they stand now, and frees the lock.
-        let left = folder.path().join("left.db");
-        std::fs::copy(&path, &left).unwrap();
-        std::fs::copy(folder.path().join("sessions.db-wal"), folder.path().join("left.db-wal")).unwrap();
-        let found = all(&FileStore::open(&left).unwrap(), 0).await;
-        assert_eq!(found.into_keys().collect::<Vec<_>>(), [KeyHash::of("b")]);
-    }
-
-    #[tokio::test]
-    async fn all_that_waits_is_committed_at_once() {
-        let (_folder, path) = folder();
-        let store = FileStore::open(&path).unwrap();
-        let other = connect(&path).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let waiting: Vec<_> = (0..50).map(|n| store.put(record(&n.to_string(), "u", 100))).collect();
-        other.execute_batch("COMMIT").unwrap();
-        for answer in waiting {
-            answer.await.unwrap();
-        }
-        assert!(store.writer.commits() <= 2, "{} commits", store.writer.commits());
-        assert_eq!(all(&store, 0).await.len(), 50);
-    }
-
-    #[test]
-    fn a_second_process_is_refused_until_the_first_has_closed() {
-        let (_folder, path) = folder();
-        let first = FileStore::open(&path).unwrap();
-        assert!(refusal(&path).contains("is used by another postern"));
-        drop(first);
-        FileStore::open(&path).unwrap();
-    }
-
-    #[test]
-    fn its_files_are_the_owners_alone() {
-        let (folder, path) = folder();
-        let _store = FileStore::open(&path).unwrap();
-        for file in std::fs::read_dir(folder.path()).unwrap() {
-            let file = file.unwrap();
-            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
-        }
-    }
-
-    #[test]
-    fn a_missing_folder_is_named() {
-        let (folder, _) = folder();
-        refusal(&folder.path().join("nowhere").join("sessions.db"));
-    }
-
-    #[test]
-    fn a_file_that_is_no_sessions_file_is_refused_and_left_as_it_is() {
-        let (_folder, path) = folder();
-        std::fs::write(&path, "users = 5\n".repeat(300)).unwrap();
-        refusal(&path);
-        assert_eq!(std::fs::read(&path).unwrap().len(), 3000);
-        std::fs::remove_file(&path).unwrap();
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-        assert!(refusal(&path).contains("not a sessions file"));
-    }
-
-    #[tokio::test]
-    async fn a_damaged_file_is_refused_and_left_as_it_is() {
-        let (_folder, path) = folder();
-        let store = FileStore::open(&path).unwrap();
-        for n in 0..200 {
-            store.put(record(&n.to_string(), "low@example.org", 100)).await.unwrap();
-        }
-        drop(store);
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle..middle + 2000].fill(0xa5);
-        std::fs::write(&path, &bytes).unwrap();
-        refusal(&path);
-        assert_eq!(std::fs::read(&path).unwrap(), bytes);
-    }
-
-    #[test]
-    fn a_newer_file_is_refused() {
-        let (_folder, path) = folder();
-        drop(FileStore::open(&path).unwrap());
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
-        assert!(refusal(&path).contains("newer postern"));
-    }
-
-    #[tokio::test]
-    async fn a_failed_write_is_an_error_and_the_next_one_works() {
-        let (_folder, path) = folder();
-        let store = FileStore::open(&path).unwrap();
-        let other = connect(&path).unwrap();
-        other
-            .execute_batch(
-                "CREATE TRIGGER full BEFORE INSERT ON sessions BEGIN SELECT RAISE(FAIL, 'full'); END",
-            )
-            .unwrap();
-        assert!(store.put(record("a", "u", 100)).await.is_err());
-        other.execute_batch("DROP TRIGGER full").unwrap();
-        store.put(record("a", "u", 100)).await.unwrap();
-        assert_eq!(all(&store, 0).await.len(), 1);
-    }
 }

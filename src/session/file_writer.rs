@@ -10,8 +10,10 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use super::SessionRecord;
-use super::file::{self, fault};
+use super::file::fault;
+use super::file_rows as rows;
 use super::store::StoreError;
+use super::token::DomainToken;
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
 
@@ -23,6 +25,8 @@ pub(super) enum Write {
     Put(SessionRecord),
     Remove(Vec<KeyHash>),
     RemoveExpired(UnixMillis),
+    PutToken(DomainToken),
+    RemoveToken(String),
 }
 
 /// Sends changes to the thread. Dropping it waits until all of them are carried out.
@@ -111,9 +115,11 @@ impl Work {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for job in batch {
             match &job.write {
-                Write::Put(record) => file::put(&transaction, record)?,
-                Write::Remove(ids) => file::remove(&transaction, ids)?,
-                Write::RemoveExpired(now) => file::remove_expired(&transaction, *now)?,
+                Write::Put(record) => rows::put(&transaction, record)?,
+                Write::Remove(ids) => rows::remove(&transaction, ids)?,
+                Write::RemoveExpired(now) => rows::remove_expired(&transaction, *now)?,
+                Write::PutToken(token) => rows::put_token(&transaction, token)?,
+                Write::RemoveToken(id) => rows::remove_token(&transaction, id)?,
             }
         }
         transaction.commit()?;

@@ -3,12 +3,18 @@
 //! A request that is checked reads the map and nothing else. What changes it, changes memory and store in the
 //! order that fails safe: a session is durable before it is seen, and unseen before it is durably gone.
 
+#[cfg(test)]
+mod tests;
+
 use dashmap::DashMap;
 use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::counted::{Counted, OperationCounts};
+use super::domain_tokens::DomainTokens;
+use super::ends::{Cause, Ends};
 use super::index::{Index, shared};
 use super::store::{Pending, Store, StoreError};
 use super::{Session, SessionRecord};
@@ -17,17 +23,20 @@ use crate::identity::{RoleName, UserName};
 use crate::secret::{KeyHash, PassThroughBuild};
 
 /// How many expired sessions one [`Sessions::sweep`] takes out: about a millisecond of work.
-const PORTION: usize = 1000;
+pub(super) const PORTION: usize = 1000;
 
 /// All live sessions. Shared by all threads and outside of the configuration snapshot: a reload loses none.
 pub struct Sessions {
     /// The key's pointer is there for its id; the value is the session, another one after a change of role.
-    by_key: DashMap<ByKey, Arc<Session>, PassThroughBuild>,
+    pub(super) by_key: DashMap<ByKey, Arc<Session>, PassThroughBuild>,
     index: Mutex<Index>,
+    domain_tokens: DomainTokens,
     store: Arc<dyn Store>,
     clock: Clock,
     /// Sessions that are gone here and that the store may still have.
     owed: Mutex<VecDeque<KeyHash>>,
+    ends: Ends,
+    store_counts: Arc<OperationCounts>,
 }
 
 /// What [`Sessions::reconcile`] changed.
@@ -40,6 +49,8 @@ pub struct Reconciled {
 impl Sessions {
     /// Loads what the store holds, less what has expired at the clock's now.
     pub async fn open(store: Arc<dyn Store>, clock: &Clock) -> Result<Self, StoreError> {
+        let store_counts = Arc::<OperationCounts>::default();
+        let store: Arc<dyn Store> = Arc::new(Counted { store, counts: Arc::clone(&store_counts) });
         let mut loading = Loading::default();
         store.load(clock.now(), &mut |record| loading.take(record)).await?;
         let by_key = DashMap::with_capacity_and_hasher(loading.sessions.len(), PassThroughBuild::default());
@@ -47,7 +58,9 @@ impl Sessions {
             by_key.insert(ByKey(Arc::clone(session)), Arc::clone(session));
         }
         let index = Mutex::new(Index::of(&loading.sessions));
-        Ok(Self { by_key, index, store, clock: clock.clone(), owed: Mutex::default() })
+        let domain_tokens = DomainTokens::open(Arc::clone(&store), clock.now()).await?;
+        let (clock, owed, ends) = (clock.clone(), Mutex::default(), Ends::default());
+        Ok(Self { by_key, index, domain_tokens, store, clock, owed, ends, store_counts })
     }
 
     /// The session with this key, expired or not: the caller judges. The hot path: one lookup, no store.
@@ -79,8 +92,8 @@ impl Sessions {
 
     /// Ends a session, here at once and in the store before the answer. `false`: there was none (two logouts
     /// at once: one gets `true`). After an error it has ended here, and the sweep tells the store again.
-    pub async fn end(&self, id: &KeyHash) -> Result<bool, StoreError> {
-        if !self.end_here(id) {
+    pub async fn end(&self, id: &KeyHash, cause: Cause) -> Result<bool, StoreError> {
+        if !self.end_here(id, cause) {
             return Ok(false);
         }
         self.forget(vec![*id]).await.map(|()| true)
@@ -105,11 +118,29 @@ impl Sessions {
         }
         let stored: Vec<_> = changed.into_iter().filter_map(|(id, role)| self.give_role(&id, role)).collect();
         let new_role = stored.len();
-        let ended = self.end_all(gone.into_iter()).await?;
+        let ended = self.end_all(gone.into_iter(), Cause::UserLeft).await?;
         for answer in stored {
             answer.await?;
         }
         Ok(Reconciled { ended, new_role })
+    }
+
+    /// The records of domain tokens, kept in the same store.
+    #[must_use]
+    pub fn domain_tokens(&self) -> &DomainTokens {
+        &self.domain_tokens
+    }
+
+    /// How many were ended before they expired, by cause.
+    #[must_use]
+    pub fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    /// The store's name, and what it was asked.
+    #[must_use]
+    pub fn store_operations(&self) -> (&'static str, &OperationCounts) {
+        (self.store.name(), &self.store_counts)
     }
 
     /// How many live in the map.
@@ -163,22 +194,27 @@ impl Sessions {
     }
 
     /// Takes it out of memory; true for the one caller who did.
-    fn end_here(&self, id: &KeyHash) -> bool {
+    fn end_here(&self, id: &KeyHash, cause: Cause) -> bool {
         let mut index = self.index();
         let Some((_, session)) = self.by_key.remove(id) else { return false };
         index.remove(&session);
         session.mark_ended();
+        self.ends.count(cause);
         true
     }
 
     async fn end_surplus(&self, user: &UserName, keep: usize) -> Result<usize, StoreError> {
         let all: Vec<_> = self.index().of_user(user).map(|s| s.id).collect();
         let surplus = all.get(..all.len().saturating_sub(keep)).unwrap_or_default();
-        self.end_all(surplus.iter().copied()).await
+        self.end_all(surplus.iter().copied(), Cause::Surplus).await
     }
 
-    async fn end_all(&self, ids: impl Iterator<Item = KeyHash>) -> Result<usize, StoreError> {
-        let ended: Vec<_> = ids.filter(|id| self.end_here(id)).collect();
+    pub(super) async fn end_all(
+        &self,
+        ids: impl Iterator<Item = KeyHash>,
+        cause: Cause,
+    ) -> Result<usize, StoreError> {
+        let ended: Vec<_> = ids.filter(|id| self.end_here(id, cause)).collect();
         let count = ended.len();
         if count > 0 {
             self.forget(ended).await?;
@@ -220,7 +256,7 @@ impl Sessions {
 
 /// A session found by its id: the map holds pointers, a third of what ids would take, and the id that it
 /// compares lies beside what the request is going to read anyway.
-struct ByKey(Arc<Session>);
+pub(super) struct ByKey(Arc<Session>);
 
 impl Borrow<KeyHash> for ByKey {
     fn borrow(&self) -> &KeyHash {
@@ -280,139 +316,5 @@ impl Drop for Unfinished<'_> {
         if !self.ids.is_empty() {
             self.sessions.owed().extend(self.ids.drain(..));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::memory::double::KeepsInMemory;
-    use crate::session::store::contract::record;
-    use std::sync::atomic::Ordering;
-
-    async fn opened() -> (Sessions, Arc<KeepsInMemory>) {
-        let store = Arc::new(KeepsInMemory::default());
-        let sessions = Sessions::open(Arc::clone(&store) as _, &Clock::manual(UnixMillis(0))).await.unwrap();
-        (sessions, store)
-    }
-
-    /// Polls a future once and drops it, as a client does who goes away.
-    async fn abandon<F: Future>(future: F) {
-        let mut future = std::pin::pin!(future);
-        std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
-    }
-
-    fn ids(sessions: &Sessions, user: &str) -> Vec<KeyHash> {
-        sessions.of_user(&UserName::new(user)).iter().map(|s| s.id).collect()
-    }
-
-    #[tokio::test]
-    async fn a_session_is_found_by_its_key_until_it_ends() {
-        let (sessions, store) = opened().await;
-        let made = sessions.create(record("a", "u", 100), 0).await.unwrap();
-        assert!(Arc::ptr_eq(&sessions.get(&KeyHash::of("a")).unwrap(), &made));
-        assert!(sessions.get(&KeyHash::of("A")).is_none());
-        assert!(store.holds(&made.id));
-        assert!(sessions.end(&made.id).await.unwrap());
-        assert!(made.is_ended() && !store.holds(&made.id) && sessions.is_empty());
-        assert!(!sessions.end(&made.id).await.unwrap());
-        assert!(ids(&sessions, "u").is_empty());
-    }
-
-    #[tokio::test]
-    async fn what_the_store_holds_is_there_after_opening() {
-        let (sessions, store) = opened().await;
-        sessions.create(record("a", "u", 100), 0).await.unwrap();
-        sessions.create(record("b", "u", 200), 0).await.unwrap();
-        let again = Sessions::open(store as _, &Clock::manual(UnixMillis(100))).await.unwrap();
-        assert_eq!(ids(&again, "u"), [KeyHash::of("b")]);
-        assert_eq!(again.reserve_expiry(UnixMillis(200)), UnixMillis(201));
-    }
-
-    #[tokio::test]
-    async fn a_session_that_could_not_be_stored_is_not_there() {
-        let (sessions, store) = opened().await;
-        store.fails.store(true, Ordering::Relaxed);
-        assert!(sessions.create(record("a", "u", 100), 0).await.is_err());
-        assert!(sessions.is_empty() && ids(&sessions, "u").is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_login_that_is_abandoned_leaves_nothing_in_the_store() {
-        let (sessions, store) = opened().await;
-        store.is_silent.store(true, Ordering::Relaxed);
-        abandon(sessions.create(record("a", "u", 100), 0)).await;
-        assert!(store.holds(&KeyHash::of("a")) && sessions.is_empty());
-        store.is_silent.store(false, Ordering::Relaxed);
-        sessions.settle().await.unwrap();
-        assert!(!store.holds(&KeyHash::of("a")));
-    }
-
-    #[tokio::test]
-    async fn when_the_store_fails_a_session_ends_here_and_there_later() {
-        let (sessions, store) = opened().await;
-        let made = sessions.create(record("a", "u", 100), 0).await.unwrap();
-        store.fails.store(true, Ordering::Relaxed);
-        assert!(sessions.end(&made.id).await.is_err());
-        assert!(made.is_ended() && sessions.is_empty() && store.holds(&made.id));
-        assert!(sessions.settle().await.is_err());
-        store.fails.store(false, Ordering::Relaxed);
-        assert_eq!(sessions.sweep(UnixMillis(0)).await, 0);
-        assert!(!store.holds(&made.id));
-    }
-
-    #[tokio::test]
-    async fn a_sweep_ends_what_has_expired() {
-        let (sessions, store) = opened().await;
-        let old = sessions.create(record("a", "u", 100), 0).await.unwrap();
-        sessions.create(record("b", "u", 101), 0).await.unwrap();
-        assert_eq!(sessions.sweep(UnixMillis(100)).await, 1);
-        assert!(old.is_ended() && sessions.get(&old.id).is_none());
-        assert_eq!((sessions.len(), sessions.sweep(UnixMillis(100)).await), (1, 0));
-        assert!(!store.holds(&old.id) && store.holds(&KeyHash::of("b")));
-    }
-
-    #[tokio::test]
-    async fn the_oldest_sessions_of_a_user_end_beyond_his_number() {
-        let (sessions, store) = opened().await;
-        for (key, user, expires) in [("b", "u", 5002), ("a", "u", 5001), ("x", "v", 1), ("c", "u", 5003)] {
-            sessions.create(record(key, user, expires), 2).await.unwrap();
-        }
-        assert_eq!(ids(&sessions, "u"), [KeyHash::of("b"), KeyHash::of("c")]);
-        assert!(!store.holds(&KeyHash::of("a")));
-        assert_eq!(sessions.len(), 3);
-    }
-
-    #[tokio::test]
-    async fn a_changed_directory_ends_and_changes_sessions() {
-        let (sessions, store) = opened().await;
-        let gone = sessions.create(record("a", "gone", 100), 0).await.unwrap();
-        let moved = sessions.create(record("b", "moved", 100), 0).await.unwrap();
-        let same = sessions.create(record("c", "same", 100), 0).await.unwrap();
-        let role_of = |user: &UserName| match user.as_str() {
-            "gone" => None,
-            "moved" => Some(RoleName::new("high")),
-            _ => Some(RoleName::new("low")),
-        };
-        let done = sessions.reconcile(role_of).await.unwrap();
-        assert_eq!(done, Reconciled { ended: 1, new_role: 1 });
-        assert!(gone.is_ended() && moved.is_ended() && !same.is_ended());
-        let now = sessions.get(&moved.id).unwrap();
-        assert_eq!((now.role.as_str(), now.is_ended()), ("high", false));
-        assert_eq!(sessions.reconcile(role_of).await.unwrap(), Reconciled::default());
-        let again = Sessions::open(store as _, &Clock::manual(UnixMillis(0))).await.unwrap();
-        assert_eq!(again.get(&moved.id).unwrap().role.as_str(), "high");
-        assert!(again.get(&gone.id).is_none());
-    }
-
-    #[tokio::test]
-    async fn of_many_who_end_a_session_at_once_one_did() {
-        let (sessions, _) = opened().await;
-        let made = sessions.create(record("a", "u", 100), 0).await.unwrap();
-        let ended = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| sessions.end_here(&made.id))).collect();
-            all.into_iter().map(|t| usize::from(t.join().unwrap())).sum::<usize>()
-        });
-        assert_eq!(ended, 1);
     }
 }

@@ -1,7 +1,8 @@
 //! The store for `sessions.file = ""`: sessions live in the map alone and are gone with the process.
 
 use super::SessionRecord;
-use super::store::{Each, Pending, Store};
+use super::store::{Each, EachToken, Pending, Store};
+use super::token::DomainToken;
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
 
@@ -21,6 +22,18 @@ impl Store for MemoryOnly {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn load_tokens<'a>(&'a self, _: EachToken<'a>) -> Pending<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn put_token(&self, _: DomainToken) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn remove_token(&self, _: String) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn name(&self) -> &'static str {
         "memory"
     }
@@ -36,8 +49,14 @@ pub(crate) mod double {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[derive(Default)]
+    struct Kept {
+        sessions: BTreeMap<KeyHash, SessionRecord>,
+        tokens: BTreeMap<String, DomainToken>,
+    }
+
+    #[derive(Default)]
     pub(crate) struct KeepsInMemory {
-        kept: Mutex<BTreeMap<KeyHash, SessionRecord>>,
+        kept: Mutex<Kept>,
         pub(crate) fails: AtomicBool,
         /// Carries out what it is asked, but never answers.
         pub(crate) is_silent: AtomicBool,
@@ -45,10 +64,10 @@ pub(crate) mod double {
 
     impl KeepsInMemory {
         pub(crate) fn holds(&self, id: &KeyHash) -> bool {
-            self.kept.lock().unwrap().contains_key(id)
+            self.kept.lock().unwrap().sessions.contains_key(id)
         }
 
-        fn answer(&self, change: impl FnOnce(&mut BTreeMap<KeyHash, SessionRecord>)) -> Pending<'_, ()> {
+        fn answer(&self, change: impl FnOnce(&mut Kept)) -> Pending<'_, ()> {
             if self.fails.load(Ordering::Relaxed) {
                 let error = StoreError { store: "double", what: "told to".into() };
                 return Box::pin(std::future::ready(Err(error)));
@@ -63,16 +82,29 @@ pub(crate) mod double {
 
     impl Store for KeepsInMemory {
         fn load<'a>(&'a self, now: UnixMillis, each: Each<'a>) -> Pending<'a, ()> {
-            self.kept.lock().unwrap().values().filter(|r| r.expires > now).cloned().for_each(each);
+            self.kept.lock().unwrap().sessions.values().filter(|r| r.expires > now).cloned().for_each(each);
             Box::pin(std::future::ready(Ok(())))
         }
 
         fn put(&self, record: SessionRecord) -> Pending<'_, ()> {
-            self.answer(|kept| drop(kept.insert(record.id, record)))
+            self.answer(|kept| drop(kept.sessions.insert(record.id, record)))
         }
 
         fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()> {
-            self.answer(|kept| kept.retain(|id, _| !ids.contains(id)))
+            self.answer(|kept| kept.sessions.retain(|id, _| !ids.contains(id)))
+        }
+
+        fn load_tokens<'a>(&'a self, each: EachToken<'a>) -> Pending<'a, ()> {
+            self.kept.lock().unwrap().tokens.values().cloned().for_each(each);
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn put_token(&self, token: DomainToken) -> Pending<'_, ()> {
+            self.answer(|kept| drop(kept.tokens.insert(token.id.clone(), token)))
+        }
+
+        fn remove_token(&self, id: String) -> Pending<'_, ()> {
+            self.answer(|kept| drop(kept.tokens.remove(&id)))
         }
 
         fn name(&self) -> &'static str {

@@ -1,7 +1,12 @@
 //! Sessions: what a login makes, what every request is checked against, and where it is kept.
 
+pub mod counted;
+pub mod domain_tokens;
+pub mod ends;
 mod file;
+mod file_rows;
 mod file_writer;
+pub mod filter;
 mod index;
 pub mod map;
 mod memory;

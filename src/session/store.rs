@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::file::FileStore;
 use super::memory::MemoryOnly;
+use super::token::DomainToken;
 use super::{SessionRecord, SessionSettings};
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
@@ -17,7 +18,10 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + S
 /// Takes the records that [`Store::load`] finds, one by one: a million are never held twice.
 pub type Each<'a> = &'a mut (dyn FnMut(SessionRecord) + Send);
 
-/// A durable place for sessions. What `put` and `remove` have answered survives `kill -9`. Both are carried
+/// Takes the domain tokens that [`Store::load_tokens`] finds.
+pub type EachToken<'a> = &'a mut (dyn FnMut(DomainToken) + Send);
+
+/// A durable place for sessions and minted domain tokens. What `put` and `remove` have answered survives `kill -9`. Both are carried
 /// out in the order they were called in, also when their futures are dropped.
 pub trait Store: Send + Sync {
     /// Hands out every record that has not expired at `now`.
@@ -26,6 +30,12 @@ pub trait Store: Send + Sync {
     fn put(&self, record: SessionRecord) -> Pending<'_, ()>;
     /// Forgets these; one that it does not have is no error.
     fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()>;
+    /// Hands out every minted domain token.
+    fn load_tokens<'a>(&'a self, each: EachToken<'a>) -> Pending<'a, ()>;
+    /// Keeps a minted domain token, in place of one with the same id.
+    fn put_token(&self, token: DomainToken) -> Pending<'_, ()>;
+    /// Forgets a minted domain token; one that it does not have is no error.
+    fn remove_token(&self, id: String) -> Pending<'_, ()>;
     /// For logs and metrics: `memory`, `file`.
     fn name(&self) -> &'static str;
 }
@@ -83,8 +93,35 @@ pub(super) mod contract {
         let store = reopen(store);
         keeps_every_field(&store).await;
         skips_what_has_expired(&store).await;
-        let store = replaces_and_removes(store, reopen).await;
+        let store = replaces_and_removes(store, &reopen).await;
         keeps_the_order_of_calls(&store).await;
+        keeps_domain_tokens(store, reopen).await;
+    }
+
+    async fn tokens(store: &dyn Store) -> Vec<DomainToken> {
+        let mut found = Vec::new();
+        store.load_tokens(&mut |token| found.push(token)).await.unwrap();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    }
+
+    async fn keeps_domain_tokens<S: Store>(store: S, reopen: impl Fn(S) -> S) {
+        let token = |id: &str, enabled| DomainToken {
+            id: id.into(),
+            domain: "d\u{44e}.test".into(),
+            role: RoleName::new("low"),
+            expires: UnixMillis(1),
+            enabled,
+        };
+        assert!(tokens(&store).await.is_empty());
+        store.put_token(token("a", true)).await.unwrap();
+        store.put_token(token("b", true)).await.unwrap();
+        store.put_token(token("a", false)).await.unwrap();
+        let store = reopen(store);
+        assert_eq!(tokens(&store).await, [token("a", false), token("b", true)]);
+        store.remove_token("b".into()).await.unwrap();
+        store.remove_token("never there".into()).await.unwrap();
+        assert_eq!(tokens(&reopen(store)).await, [token("a", false)]);
     }
 
     async fn keeps_every_field(store: &dyn Store) {

@@ -54,8 +54,8 @@ pub enum Reading {
     Other,
 }
 
-/// The record that makes a domain token good: from `[domain_tokens]` of the configuration.
-#[derive(Clone, Debug)]
+/// The record that makes a domain token good: of `[domain_tokens]` or minted.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DomainToken {
     pub id: String,
     pub domain: String,

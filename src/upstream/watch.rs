@@ -38,7 +38,7 @@ impl Watch {
             let now = self.clock.now();
             let over = match principal {
                 Principal::Session(session) => session.is_over(now),
-                Principal::Domain { record, .. } => record.expires <= now,
+                Principal::Domain(known) => known.is_over(now),
             };
             if over {
                 return Poll::Ready(());

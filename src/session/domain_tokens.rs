@@ -1,0 +1,240 @@
+//! The records that make domain tokens good: those of the configuration and those that were minted, which the store
+//! keeps. Outside of the configuration's snapshot, as the sessions are: an end acts at once, on open streams too.
+
+use dashmap::DashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::store::{Store, StoreError};
+use super::token::DomainToken;
+use crate::clock::UnixMillis;
+use crate::identity::UserName;
+
+/// A record and its caller's name, `id@domain`.
+#[derive(Debug)]
+pub struct KnownToken {
+    pub record: DomainToken,
+    pub user: UserName,
+    pub origin: Origin,
+    /// Disabled, removed or changed since: what was opened under it ends.
+    gone: AtomicBool,
+}
+
+/// Where a record comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Configuration,
+    Minted,
+}
+
+impl KnownToken {
+    fn new(record: DomainToken, origin: Origin) -> Arc<Self> {
+        let user = UserName::new(&format!("{}@{}", record.id, record.domain));
+        Arc::new(Self { record, user, origin, gone: AtomicBool::new(false) })
+    }
+
+    /// Whether it has expired at `now`, or was disabled or removed.
+    #[must_use]
+    pub fn is_over(&self, now: UnixMillis) -> bool {
+        self.record.expires <= now || self.gone.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+}
+
+/// Why a record is not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFault {
+    #[error("there is no such token")]
+    Unknown,
+    #[error("the token stands in the configuration; change it there")]
+    Configured,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// All records, by id.
+pub struct DomainTokens {
+    by_id: DashMap<Box<str>, Arc<KnownToken>>,
+    store: Arc<dyn Store>,
+    /// One change at a time: memory and store agree on the order.
+    changing: tokio::sync::Mutex<()>,
+    /// Minted ones that the configuration hides by a record of the same id.
+    hidden: Mutex<Vec<Arc<KnownToken>>>,
+}
+
+impl DomainTokens {
+    /// Loads what the store holds, less what has expired at `now`.
+    pub(super) async fn open(store: Arc<dyn Store>, now: UnixMillis) -> Result<Self, StoreError> {
+        let by_id = DashMap::new();
+        let mut take = |record: DomainToken| {
+            if record.expires > now {
+                by_id.insert(record.id.as_str().into(), KnownToken::new(record, Origin::Minted));
+            }
+        };
+        store.load_tokens(&mut take).await?;
+        Ok(Self { by_id, store, changing: tokio::sync::Mutex::default(), hidden: Mutex::default() })
+    }
+
+    /// Puts the configuration's records in place of those of the configuration before. One that has not changed lives
+    /// on.
+    pub fn configure(&self, records: &[DomainToken]) {
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        self.by_id.retain(|_, known| {
+            let stays = known.origin == Origin::Minted || records.contains(&known.record);
+            if !stays {
+                known.end();
+            }
+            stays
+        });
+        for minted in hidden.drain(..) {
+            self.by_id.entry(minted.record.id.as_str().into()).or_insert(minted);
+        }
+        for record in records {
+            let id: Box<str> = record.id.as_str().into();
+            if self.by_id.get(&id).is_some_and(|known| known.origin == Origin::Configuration) {
+                continue;
+            }
+            hidden.extend(self.by_id.insert(id, KnownToken::new(record.clone(), Origin::Configuration)));
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Arc<KnownToken>> {
+        self.by_id.get(id).map(|found| Arc::clone(&found))
+    }
+
+    /// A domain's records, by id.
+    #[must_use]
+    pub fn of_domain(&self, domain: &str) -> Vec<Arc<KnownToken>> {
+        let mut found: Vec<_> =
+            self.by_id.iter().filter(|t| t.record.domain == domain).map(|t| Arc::clone(&t)).collect();
+        found.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        found
+    }
+
+    /// Keeps a new record; it is good once this has answered.
+    pub async fn mint(&self, record: DomainToken) -> Result<(), StoreError> {
+        let _one = self.changing.lock().await;
+        self.store.put_token(record.clone()).await?;
+        self.by_id.insert(record.id.as_str().into(), KnownToken::new(record, Origin::Minted));
+        Ok(())
+    }
+
+    /// Turns a minted token off or on. Off acts here at once, whatever the store says.
+    pub async fn set_enabled(&self, domain: &str, id: &str, enabled: bool) -> Result<(), TokenFault> {
+        let _one = self.changing.lock().await;
+        let known = self.minted(domain, id)?;
+        let record = DomainToken { enabled, ..known.record.clone() };
+        if enabled {
+            self.store.put_token(record.clone()).await?;
+            self.replace(&known, record);
+        } else {
+            self.replace(&known, record.clone());
+            self.store.put_token(record).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a minted token. After an error it is disabled here, and to be removed again.
+    pub async fn remove(&self, domain: &str, id: &str) -> Result<(), TokenFault> {
+        let _one = self.changing.lock().await;
+        let known = self.minted(domain, id)?;
+        self.replace(&known, DomainToken { enabled: false, ..known.record.clone() });
+        self.store.remove_token(id.to_owned()).await?;
+        self.by_id.remove(id);
+        Ok(())
+    }
+
+    fn minted(&self, domain: &str, id: &str) -> Result<Arc<KnownToken>, TokenFault> {
+        let known = self.get(id).filter(|known| known.record.domain == domain).ok_or(TokenFault::Unknown)?;
+        match known.origin {
+            Origin::Minted => Ok(known),
+            Origin::Configuration => Err(TokenFault::Configured),
+        }
+    }
+
+    fn replace(&self, old: &KnownToken, record: DomainToken) {
+        self.by_id.insert(record.id.as_str().into(), KnownToken::new(record, Origin::Minted));
+        old.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::RoleName;
+    use crate::session::memory::double::KeepsInMemory;
+
+    const NOW: UnixMillis = UnixMillis(10);
+
+    fn record(id: &str, role: &str) -> DomainToken {
+        let (id, domain, role) = (id.to_owned(), "d".to_owned(), RoleName::new(role));
+        DomainToken { id, domain, role, expires: UnixMillis(100), enabled: true }
+    }
+
+    async fn opened() -> (DomainTokens, Arc<KeepsInMemory>) {
+        let store = Arc::new(KeepsInMemory::default());
+        (DomainTokens::open(Arc::clone(&store) as _, NOW).await.unwrap(), store)
+    }
+
+    fn ids(tokens: &DomainTokens) -> Vec<(String, bool)> {
+        tokens.of_domain("d").iter().map(|t| (t.record.id.clone(), t.record.enabled)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_minted_token_is_kept_turned_off_and_on_and_removed() {
+        let (tokens, store) = opened().await;
+        tokens.mint(record("a", "low")).await.unwrap();
+        let held = tokens.get("a").unwrap();
+        tokens.set_enabled("d", "a", false).await.unwrap();
+        assert!(held.is_over(NOW), "what was opened under it ends");
+        let again = DomainTokens::open(Arc::clone(&store) as _, NOW).await.unwrap();
+        assert_eq!(ids(&again), [("a".to_owned(), false)]);
+        tokens.set_enabled("d", "a", true).await.unwrap();
+        assert!(!tokens.get("a").unwrap().is_over(NOW));
+        tokens.remove("d", "a").await.unwrap();
+        assert!(ids(&tokens).is_empty());
+        assert!(ids(&DomainTokens::open(store as _, NOW).await.unwrap()).is_empty());
+        assert!(matches!(tokens.remove("d", "a").await, Err(TokenFault::Unknown)));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_reached_under_its_own_domain_alone() {
+        let (tokens, _) = opened().await;
+        tokens.mint(record("a", "low")).await.unwrap();
+        assert!(matches!(tokens.set_enabled("other", "a", false).await, Err(TokenFault::Unknown)));
+        assert!(matches!(tokens.remove("D", "a").await, Err(TokenFault::Unknown)));
+        assert!(tokens.of_domain("other").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_configuration_replaces_its_own_records_and_no_others() {
+        let (tokens, _) = opened().await;
+        tokens.mint(record("m", "low")).await.unwrap();
+        tokens.configure(&[record("a", "low"), record("b", "low"), record("m", "high")]);
+        let held = ["a", "b", "m"].map(|id| tokens.get(id).unwrap());
+        assert_eq!(held[2].record.role.as_str(), "high", "the configuration's comes first");
+        assert!(matches!(tokens.remove("d", "a").await, Err(TokenFault::Configured)));
+        tokens.configure(&[record("a", "low"), record("b", "high")]);
+        assert_eq!(held.map(|t| t.is_over(NOW)), [false, true, true]);
+        assert_eq!(tokens.get("b").unwrap().record.role.as_str(), "high");
+        assert_eq!(tokens.get("m").unwrap().origin, Origin::Minted, "it was only hidden");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_never_leaves_more_open_than_was_asked() {
+        let (tokens, store) = opened().await;
+        tokens.mint(record("a", "low")).await.unwrap();
+        store.fails.store(true, Ordering::Relaxed);
+        assert!(tokens.mint(record("b", "low")).await.is_err() && tokens.get("b").is_none());
+        assert!(tokens.remove("d", "a").await.is_err());
+        assert_eq!(ids(&tokens), [("a".to_owned(), false)]);
+        assert!(tokens.set_enabled("d", "a", true).await.is_err());
+        assert_eq!(ids(&tokens), [("a".to_owned(), false)]);
+        store.fails.store(false, Ordering::Relaxed);
+        tokens.remove("d", "a").await.unwrap();
+    }
+}

@@ -1,0 +1,150 @@
+//! The store's file: what a kill leaves, who may read it, what is refused.
+
+use super::*;
+use crate::session::store::contract::{self, all, record};
+use std::os::unix::fs::PermissionsExt;
+use tempfile::TempDir;
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
+    (folder, path)
+}
+
+fn refusal(path: &Path) -> String {
+    let refusal = FileStore::open(path).err().unwrap().to_string();
+    assert!(refusal.contains(&path.display().to_string()), "{refusal}");
+    refusal
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    let (_folder, path) = folder();
+    let reopen = |store| {
+        drop(store);
+        FileStore::open(&path).unwrap()
+    };
+    contract::holds_for(FileStore::open(&path).unwrap(), reopen).await;
+}
+
+#[tokio::test]
+async fn what_was_answered_is_in_the_files_that_a_kill_would_leave() {
+    let (folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "low@example.org", 100)).await.unwrap();
+    store.put(record("b", "low@example.org", 100)).await.unwrap();
+    store.remove(vec![KeyHash::of("a")]).await.unwrap();
+    // A kill leaves the file and its log as they stand now, and frees the lock.
+    let left = folder.path().join("left.db");
+    std::fs::copy(&path, &left).unwrap();
+    std::fs::copy(folder.path().join("sessions.db-wal"), folder.path().join("left.db-wal")).unwrap();
+    let found = all(&FileStore::open(&left).unwrap(), 0).await;
+    assert_eq!(found.into_keys().collect::<Vec<_>>(), [KeyHash::of("b")]);
+}
+
+#[tokio::test]
+async fn all_that_waits_is_committed_at_once() {
+    let (_folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    let other = connect(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting: Vec<_> = (0..50).map(|n| store.put(record(&n.to_string(), "u", 100))).collect();
+    other.execute_batch("COMMIT").unwrap();
+    for answer in waiting {
+        answer.await.unwrap();
+    }
+    assert!(store.writer.commits() <= 2, "{} commits", store.writer.commits());
+    assert_eq!(all(&store, 0).await.len(), 50);
+}
+
+#[test]
+fn a_second_process_is_refused_until_the_first_has_closed() {
+    let (_folder, path) = folder();
+    let first = FileStore::open(&path).unwrap();
+    assert!(refusal(&path).contains("is used by another postern"));
+    drop(first);
+    FileStore::open(&path).unwrap();
+}
+
+#[test]
+fn its_files_are_the_owners_alone() {
+    let (folder, path) = folder();
+    let _store = FileStore::open(&path).unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+    }
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let (folder, _) = folder();
+    refusal(&folder.path().join("nowhere").join("sessions.db"));
+}
+
+#[test]
+fn a_file_that_is_no_sessions_file_is_refused_and_left_as_it_is() {
+    let (_folder, path) = folder();
+    std::fs::write(&path, "users = 5\n".repeat(300)).unwrap();
+    refusal(&path);
+    assert_eq!(std::fs::read(&path).unwrap().len(), 3000);
+    std::fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+    assert!(refusal(&path).contains("not a sessions file"));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_and_left_as_it_is() {
+    let (_folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    for n in 0..200 {
+        store.put(record(&n.to_string(), "low@example.org", 100)).await.unwrap();
+    }
+    drop(store);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 2000].fill(0xa5);
+    std::fs::write(&path, &bytes).unwrap();
+    refusal(&path);
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn a_newer_file_is_refused() {
+    let (_folder, path) = folder();
+    drop(FileStore::open(&path).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
+    assert!(refusal(&path).contains("newer postern"));
+}
+
+#[tokio::test]
+async fn a_failed_write_is_an_error_and_the_next_one_works() {
+    let (_folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    let other = connect(&path).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON sessions BEGIN SELECT RAISE(FAIL, 'full'); END")
+        .unwrap();
+    assert!(store.put(record("a", "u", 100)).await.is_err());
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    assert_eq!(all(&store, 0).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_of_the_version_before_is_brought_up_to_date_and_keeps_its_sessions() {
+    let (_folder, path) = folder();
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(rows::SESSIONS).unwrap();
+    old.pragma_update(None, "application_id", APPLICATION).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    rows::put(&old, &record("a", "low@example.org", 100)).unwrap();
+    drop(old);
+    for _ in 0..2 {
+        let store = FileStore::open(&path).unwrap();
+        assert_eq!(all(&store, 0).await.len(), 1);
+        let mut tokens = 0;
+        store.load_tokens(&mut |_| tokens += 1).await.unwrap();
+        assert_eq!(tokens, 0);
+    }
+}
