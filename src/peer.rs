@@ -11,6 +11,17 @@ pub enum ListenerKind {
     Http,
 }
 
+impl ListenerKind {
+    /// The key of `[listen]`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// The other end of one connection. Made once a connection, shared by its requests.
 #[derive(Clone, Debug)]
 pub struct Peer {

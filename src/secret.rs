@@ -24,6 +24,22 @@ impl KeyHash {
         Self(bytes)
     }
 
+    /// From the 64 hexadecimal digits of an admin answer.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 || digits.iter().any(u8::is_ascii_uppercase) {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |d: &u8| char::from(*d).to_digit(16);
+            let [high, low] = pair else { return None };
+            *byte = u8::try_from(digit(high)? * 16 + digit(low)?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -83,7 +99,8 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// For what needs no more than to be told apart.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     out

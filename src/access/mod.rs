@@ -8,6 +8,7 @@ mod authenticate;
 pub mod authority;
 mod conflicts;
 pub mod credentials;
+pub mod explain;
 pub mod path;
 pub mod permit;
 pub mod policy;

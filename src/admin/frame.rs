@@ -2,6 +2,7 @@
 //! (a page that rebinds its name to our address is refused), it must not come from a foreign page, it must show the
 //! token, its body must be JSON. And the form of errors.
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response};
@@ -15,7 +16,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::AdminSettings;
+use crate::clock::UnixMillis;
 use crate::secret::{ExposeSecret, TokenHash};
+use crate::session::store::StoreError;
 use crate::telemetry::ids::Ids;
 
 /// The largest body of a call.
@@ -37,6 +40,40 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+/// The store could not do it: whoever asked may try again.
+pub(super) fn stored(error: StoreError) -> Refusal {
+    tracing::warn!(%error, "an admin call could not be stored");
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The store cannot be written; it acts here, try again")
+}
+
+/// RFC 3339 in UTC, with milliseconds.
+pub(super) fn rfc3339(at: UnixMillis) -> String {
+    let at = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| "never".to_owned(), |at| format!("{at:.3}"))
+}
+
+/// A moment that a call names.
+pub(super) fn moment(name: &str, text: &str) -> Result<UnixMillis, Refusal> {
+    let read = text.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok());
+    read.map(UnixMillis).ok_or_else(|| {
+        let info = format!("{name} must be a time as RFC 3339 has it, like 2027-01-01T00:00:00Z");
+        Refusal::new(StatusCode::BAD_REQUEST, info)
+    })
+}
+
+/// For calls that need a body: an empty one too must say that it is JSON.
+pub(super) fn has_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let refusal = || Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send application/json");
+    is_json(headers).then_some(()).ok_or_else(refusal)
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = axum::Json(serde_json::json!({ "status": "error", "info": self.info }));
@@ -54,6 +91,21 @@ pub struct Gate {
     /// In lower case.
     hosts: Vec<String>,
     token: Option<TokenHash>,
+}
+
+/// The gate as a reload may change it. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct LiveGate(Arc<ArcSwap<Gate>>);
+
+impl LiveGate {
+    #[must_use]
+    pub fn new(gate: Gate) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(gate)))
+    }
+
+    pub fn swap(&self, gate: Gate) {
+        self.0.store(Arc::new(gate));
+    }
 }
 
 impl Gate {
@@ -142,19 +194,20 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderVal
 }
 
 /// The calls behind the gate; what matches none of them is 404, another method 405 with `Allow`.
-pub(super) fn around(calls: Router, gate: Gate) -> Router {
+pub(super) fn around(calls: Router, gate: LiveGate) -> Router {
     calls
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "Not found"))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(Arc::new(gate), admit))
+        .layer(from_fn_with_state(gate, admit))
         .layer(map_response(async |response: Response| dressed(response)))
 }
 
-async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    match gate.judge(&request) {
+async fn admit(State(gate): State<LiveGate>, request: Request, next: Next) -> Response {
+    let judged = gate.0.load().judge(&request);
+    match judged {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
@@ -194,7 +247,8 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = around(calls, gate).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let response =
+            around(calls, LiveGate::new(gate)).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         (response.status().as_u16(), response)
     }
 

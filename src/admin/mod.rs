@@ -1,11 +1,20 @@
-//! The operator's own listener (contract section 6): for now whether the program lives and wants traffic.
+//! The operator's own listener (contract section 6): what runs, who is logged in, and what is to change.
 //!
 //! [`frame`] is what every call passes first (who may ask, in which form) and how errors look; a call is a route in a
 //! file of its own, merged in by [`router`]. Served by [`crate::server`] like all else, on one thread of its own and
 //! with a drain of its own: health must be told while the gateway drains.
 
+pub mod control;
+mod dashboard;
+mod explain;
+mod exposition;
 pub mod frame;
 pub mod health;
+mod metrics;
+mod parameters;
+mod program;
+mod sessions;
+mod tokens;
 
 use axum::Router;
 use axum::body::Body;
@@ -14,7 +23,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,7 +35,8 @@ use crate::secret::SecretString;
 use crate::server::worker::Listeners;
 use crate::server::{Handler, Limits, framing_fault};
 
-use frame::Refusal;
+use control::ControlCell;
+use frame::{LiveGate, Refusal};
 
 pub use health::Readiness;
 
@@ -39,8 +49,14 @@ pub struct AdminSettings {
 }
 
 /// Every call there is.
-pub fn router(readiness: Readiness) -> Router {
+pub fn router(readiness: Readiness, control: ControlCell) -> Router {
     health::routes(readiness)
+        .merge(metrics::routes(control.clone()))
+        .merge(sessions::routes(control.clone()))
+        .merge(tokens::routes(control.clone()))
+        .merge(explain::routes(control.clone()))
+        .merge(program::routes(control))
+        .merge(dashboard::routes())
 }
 
 /// The running listener. It ends with the program, or by [`Admin::stop`].
@@ -55,10 +71,10 @@ impl Admin {
     ///
     /// # Errors
     /// The address that cannot be bound, and why.
-    pub fn start(settings: &AdminSettings, calls: Router) -> io::Result<Self> {
-        let router = frame::around(calls, frame::Gate::new(settings));
+    pub fn start(addr: SocketAddr, gate: LiveGate, calls: Router) -> io::Result<Self> {
+        let router = frame::around(calls, gate);
         let drain = Drain::new();
-        let listeners = Listeners::single(settings.addr, limits(), drain.clone())?;
+        let listeners = Listeners::single(addr, limits(), drain.clone())?;
         let addr = listeners.addresses().first().map(|(_, addr)| *addr);
         let workers = listeners.serve(move || Calls { router: router.clone() })?;
         Ok(Self { addr, drain, workers })
@@ -85,6 +101,10 @@ fn limits() -> Limits {
     Limits { max_connections: 256, drain_timeout: Duration::ZERO, ..Limits::default() }
 }
 
+/// Whose call it is, for the audit log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller(pub(crate) IpAddr);
+
 struct Calls {
     router: Router,
 }
@@ -92,7 +112,8 @@ struct Calls {
 impl Handler for Calls {
     type Body = Body;
 
-    async fn handle(&self, request: Request<Incoming>, _: Rc<Peer>) -> Response<Body> {
+    async fn handle(&self, mut request: Request<Incoming>, peer: Rc<Peer>) -> Response<Body> {
+        request.extensions_mut().insert(Caller(peer.addr.ip()));
         if let Some(fault) = framing_fault(&request) {
             return frame::dressed(Refusal::new(StatusCode::BAD_REQUEST, fault).into_response());
         }
@@ -126,7 +147,8 @@ mod tests {
         let settings = AdminSettings { addr: "127.0.0.1:0".parse().unwrap(), hosts: Vec::new(), token: None };
         let drain = Drain::new();
         let readiness = Readiness::new(drain.clone());
-        let admin = Admin::start(&settings, router(readiness.clone())).unwrap();
+        let calls = router(readiness.clone(), ControlCell::default());
+        let admin = Admin::start(settings.addr, LiveGate::new(frame::Gate::new(&settings)), calls).unwrap();
         let addr = admin.addr().unwrap();
         assert!(ask(addr, "/healthz").starts_with("HTTP/1.1 200 "));
         let starting = ask(addr, "/readyz");

@@ -34,10 +34,11 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match config::load(&Source { file: folder.0.join("postern.toml"), env: Vec::new() }) {
-        Ok(loaded) => app::run_then(loaded, || print_calls(&demo)),
-        Err(faults) => {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
+    let source = Source { file: folder.0.join("postern.toml"), env: Vec::new() };
+    match config::load(&source) {
+        Ok(loaded) => app::run_then(source, loaded, || print_calls(&demo)),
+        Err(refused) => {
+            refused.faults.iter().for_each(|fault| eprintln!("{fault}"));
             ExitCode::FAILURE
         }
     }

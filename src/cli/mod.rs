@@ -68,17 +68,18 @@ impl Cli {
 }
 
 fn run(config: Option<PathBuf>) -> ExitCode {
-    match config::load(&Source::from_process(config)) {
+    let source = Source::from_process(config);
+    match config::load(&source) {
         Ok(loaded) if !loaded.unsupported.is_empty() => wrong(&loaded.unsupported),
-        Ok(loaded) => app::run(loaded),
-        Err(faults) => wrong(&faults),
+        Ok(loaded) => app::run(source, loaded),
+        Err(refused) => wrong(&refused.faults),
     }
 }
 
 fn check(config: Option<PathBuf>) -> ExitCode {
     let loaded = match config::load(&Source::from_process(config)) {
         Ok(loaded) => loaded,
-        Err(faults) => return wrong(&faults),
+        Err(refused) => return wrong(&refused.faults),
     };
     tell(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
     tell(loaded.unsupported.iter().map(|later| format!("warning: {later}; `run` refuses it")));

@@ -6,17 +6,19 @@ use super::findings::Findings;
 use super::listen::{self, Listen};
 use super::table::Table;
 use super::tree::Origin;
-use super::{Settings, Source, front, include, later, login, roles, routes, tls, upstreams, users};
+use super::{Settings, Source, front, include, later, login, roles, routes, shown, tls, upstreams, users};
 use crate::access::AccessSettings;
 use crate::directory::file::User;
 use crate::server::tls::TlsSettings;
 use crate::session::token::DomainToken;
 
-/// None when a fault keeps the settings from being whole; faults may be found all the same.
-pub(super) fn load(source: &Source, f: &mut Findings) -> Option<Settings> {
+/// With what is to be shown of it. None when a fault keeps the settings from being whole; faults may be found all the
+/// same.
+pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde_json::Value)> {
     let mut entries = include::read_all(source, f)?;
     let env = Environment::of(source, f);
     env.apply(Part::Main, &mut entries, f);
+    let shown = shown::of(&entries);
     let mut root = Table::new(entries, Origin::start_of(&source.file), "");
 
     let listen = required(&mut root, "listen", f).map(|table| listen::listen(table, f));
@@ -39,7 +41,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<Settings> {
     }
     finish(root, f);
     let (listen, token) = (listen?.settings, token?);
-    Some(Settings {
+    let settings = Settings {
         listen,
         tls,
         token,
@@ -53,7 +55,8 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<Settings> {
         admin,
         limits,
         log,
-    })
+    };
+    Some((settings, shown))
 }
 
 fn required(root: &mut Table, name: &str, f: &mut Findings) -> Option<Table> {

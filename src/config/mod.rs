@@ -17,6 +17,7 @@ mod load;
 mod login;
 mod roles;
 mod routes;
+mod shown;
 mod table;
 mod tls;
 mod tree;
@@ -94,6 +95,17 @@ pub struct Loaded {
     pub unsupported: Vec<Fault>,
     /// Every file that was read, for the start-up message and for watching.
     pub files: Vec<PathBuf>,
+    /// What the files and the environment say, as JSON, secrets left out.
+    pub shown: serde_json::Value,
+}
+
+/// A configuration that cannot be run.
+#[derive(Debug)]
+pub struct Refused {
+    /// All of them, by file and line; those of the environment first.
+    pub faults: Vec<Fault>,
+    /// Every file that was read all the same: to be watched for being mended.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where a configuration comes from: kept, so that a reload reads the same again.
@@ -123,14 +135,16 @@ impl Source {
 /// Loads and checks everything that `run` would.
 ///
 /// # Errors
-/// Every fault, by file and line; those of the environment first.
-pub fn load(source: &Source) -> Result<Loaded, Vec<Fault>> {
+/// Every fault.
+pub fn load(source: &Source) -> Result<Loaded, Refused> {
     let mut found = Findings::default();
-    let settings = load::load(source, &mut found);
+    let loaded = load::load(source, &mut found);
     found.sort();
     let Findings { faults, warnings, later: unsupported, files } = found;
-    match settings {
-        Some(settings) if faults.is_empty() => Ok(Loaded { settings, warnings, unsupported, files }),
-        _ => Err(faults),
+    match loaded {
+        Some((settings, shown)) if faults.is_empty() => {
+            Ok(Loaded { settings, warnings, unsupported, files, shown })
+        }
+        _ => Err(Refused { faults, files }),
     }
 }

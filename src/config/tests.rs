@@ -91,7 +91,7 @@ impl Scene {
 
     fn load(&self) -> Result<Loaded, Vec<String>> {
         let source = Source { file: self.path("postern.toml"), env: self.env.clone() };
-        load(&source).map_err(|faults| self.told(&faults))
+        load(&source).map_err(|refused| self.told(&refused.faults))
     }
 
     fn told(&self, faults: &[Fault]) -> Vec<String> {
@@ -417,7 +417,7 @@ fn after_a_syntax_fault_nothing_else_is_told() {
 #[test]
 fn a_file_that_is_not_there_is_told_by_its_name() {
     let source = Source { file: "no/such.toml".into(), env: Vec::new() };
-    let faults = load(&source).err().unwrap();
+    let faults = load(&source).err().unwrap().faults;
     assert!(
         faults.len() == 1 && faults[0].to_string().starts_with("no/such.toml: cannot be read"),
         "{faults:?}"
@@ -622,7 +622,8 @@ fn the_example_in_the_repository_passes() {
     }
     fs::create_dir(scene.path("data")).unwrap();
     let source = Source { file: scene.path("config/postern.toml"), env: Vec::new() };
-    let loaded =
-        load(&source).map_err(|faults| scene.told(&faults)).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let loaded = load(&source)
+        .map_err(|refused| scene.told(&refused.faults))
+        .unwrap_or_else(|faults| panic!("{faults:#?}"));
     assert!(loaded.unsupported.is_empty() && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }

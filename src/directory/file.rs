@@ -35,6 +35,17 @@ impl FileDirectory {
         Self { users: users.into_iter().map(Arc::new).collect(), by_name, slowest }
     }
 
+    /// How many users there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
     /// Names are compared letter for letter.
     #[must_use]
     pub fn known(&self, name: &str) -> Option<&UserName> {

@@ -66,6 +66,17 @@ impl Directory {
         Self { file }
     }
 
+    /// How many users there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.file.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether the user proves who he is.
     pub async fn verify(
         &self,

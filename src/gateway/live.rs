@@ -3,13 +3,16 @@
 
 use arc_swap::ArcSwap;
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::cors::Cors;
 use super::login::LoginSettings;
+use crate::access::policy::Policy;
 use crate::access::{Access, AccessSettings};
+use crate::clock::UnixMillis;
 use crate::directory::Directory;
 use crate::peer::TrustedProxies;
 use crate::server::Limits;
@@ -31,6 +34,27 @@ pub struct Live {
     pub upstreams: Arc<UpstreamSet>,
     /// Whether an access line is written.
     pub access_log: bool,
+    pub about: About,
+    /// Compiled when it is first asked for: by operators, never by a request.
+    pub policy: OnceLock<Policy>,
+}
+
+/// What an operator is told of a configuration.
+pub struct About {
+    /// When it was loaded.
+    pub loaded: UnixMillis,
+    /// What its files say, secrets left out.
+    pub shown: serde_json::Value,
+    pub files: Vec<PathBuf>,
+    pub warnings: Vec<String>,
+}
+
+impl Live {
+    /// The rules alone, for explanations.
+    pub fn policy(&self) -> &Policy {
+        let AccessSettings { routes, roles, case_sensitive, .. } = &self.access;
+        self.policy.get_or_init(|| Policy::new(routes, roles, *case_sensitive))
+    }
 }
 
 /// The running configuration, shared by all threads.
@@ -46,10 +70,11 @@ impl LiveCell {
         Self { current: ArcSwap::from_pointee(live), generation: AtomicU64::new(1) }
     }
 
-    /// Puts another configuration in place; requests that have begun go on with the one they began with.
-    pub fn swap(&self, live: Live) {
-        self.current.store(Arc::new(live));
-        self.generation.fetch_add(1, Ordering::Release);
+    /// Puts another configuration in place; requests that have begun go on with the one they began with. Returns the
+    /// generation.
+    pub fn swap(&self, live: Live) -> u64 {
+        self.current.swap(Arc::new(live)).upstreams.retire();
+        self.generation.fetch_add(1, Ordering::Release) + 1
     }
 
     /// 1 at start, one more with each swap.
@@ -69,7 +94,7 @@ pub struct ThreadLive {
     pub live: Arc<Live>,
     pub access: Access,
     pub upstreams: Upstreams,
-    generation: u64,
+    pub generation: u64,
 }
 
 /// One thread's hold on the running configuration.

@@ -203,10 +203,23 @@ impl Gateway {
         };
         let outcome = self.shared.login.login(&context, request, exchange.client).await;
         let result = outcome.answer.as_ref().map_or_else(login::LoginError::as_str, |_| "ok");
+        if outcome.answer.is_ok() && self.shared.live.generation() != thread.generation {
+            self.reconcile().await;
+        }
         self.shared.metrics.login(result);
         audit::login(outcome.user.as_ref(), exchange.client, result);
         exchange.note(|facts| facts.user.clone_from(&outcome.user));
         Ok(outcome.answer?.map(AnswerBody::own))
+    }
+
+    /// A reload came while a login was judged by the configuration before: had its user left the directory, nobody
+    /// else would end the session that was just made.
+    async fn reconcile(&self) {
+        let live = self.shared.live.load();
+        let sessions = self.shared.login.sessions();
+        if let Err(error) = sessions.reconcile(|user| live.directory.role_of(user)).await {
+            tracing::warn!(%error, "sessions that ended or changed are not stored yet");
+        }
     }
 
     async fn logout(

@@ -54,7 +54,8 @@ impl Server {
         let tls = tls.map(|settings| server_config_resuming(settings, &resumption).unwrap());
         let gate = Gate { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
         let drain = Drain::new();
-        let listeners = Listeners::bind(&settings, tls, limits, drain.clone()).unwrap();
+        let listeners = Listeners::bind(&settings, limits, drain.clone()).unwrap();
+        listeners.live().tls.store(tls.map(Arc::new));
         let (live, addr) = (listeners.live(), listeners.addresses()[0].1);
         let scene = Scene { gate: gate.clone() };
         let workers = listeners.serve(move || scene.clone()).unwrap();
@@ -67,7 +68,7 @@ impl Server {
 
     pub(super) fn swap(&self, settings: TlsSettings) {
         let config = server_config_resuming(settings, &self.resumption).unwrap();
-        self.live.tls.as_ref().unwrap().store(Arc::new(config));
+        self.live.tls.store(Some(Arc::new(config)));
     }
 
     /// A connection on which `bytes` were sent.

@@ -1,7 +1,7 @@
 //! The worker threads: one a core, each with its own runtime, sockets, handler and connections.
 //! Nothing of a request crosses threads.
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -35,8 +35,8 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 pub struct Live {
     pub limits: Arc<ArcSwap<Limits>>,
     pub trusted_proxies: Arc<ArcSwap<TrustedProxies>>,
-    /// Needed by the https listener. Swapped whole; connections go on with what they began with.
-    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    /// Needed by the https listener before it serves. Swapped whole; connections go on with what they began with.
+    pub tls: Arc<ArcSwapOption<ServerConfig>>,
 }
 
 /// All listeners, bound before anything is served.
@@ -53,12 +53,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The address that cannot be bound, and why.
-    pub fn bind(
-        settings: &ListenSettings,
-        tls: Option<ServerConfig>,
-        limits: Limits,
-        drain: Drain,
-    ) -> io::Result<Self> {
+    pub fn bind(settings: &ListenSettings, limits: Limits, drain: Drain) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let wanted = [(ListenerKind::Https, settings.https), (ListenerKind::Http, settings.http)];
         let bound = wanted
@@ -69,7 +64,7 @@ impl Listeners {
         let live = Live {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             trusted_proxies: Arc::new(ArcSwap::from_pointee(settings.trusted_proxies.clone())),
-            tls: tls.map(|config| Arc::new(ArcSwap::from_pointee(config))),
+            tls: Arc::default(),
         };
         Ok(Self { bound, threads, live, drain, counts: ServerCounts::default() })
     }
@@ -80,7 +75,7 @@ impl Listeners {
         let live = Live {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             trusted_proxies: Arc::default(),
-            tls: None,
+            tls: Arc::default(),
         };
         let bound = vec![Bound::new(ListenerKind::Http, addr, threads)?];
         Ok(Self { bound, threads, live, drain, counts: ServerCounts::default() })
@@ -250,12 +245,12 @@ impl<H: Handler> Doorkeeper<H> {
             draining: self.draining.clone(),
             admission,
         };
-        match (self.kind, &self.live.tls) {
+        match (self.kind, self.live.tls.load_full()) {
             (ListenerKind::Http, _) => {
                 tokio::task::spawn_local(serve_http1(stream, setting));
             }
             (ListenerKind::Https, Some(tls)) => {
-                let (acceptor, counts) = (TlsAcceptor::from(tls.load_full()), self.counts.clone());
+                let (acceptor, counts) = (TlsAcceptor::from(tls), self.counts.clone());
                 tokio::task::spawn_local(serve_tls(stream, (acceptor, counts), setting));
             }
             (ListenerKind::Https, None) => tracing::error!("an https listener without certificates"),

@@ -37,10 +37,10 @@ impl AccessLog {
         Ok((Arc::new(Self { lines, dropped: Arc::default() }), Writer(writer)))
     }
 
-    /// Lines lost to a slow reader so far.
+    /// Counts lines lost to a slow reader; outlives the log.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped)
     }
 
     fn send(&self, buffer: Vec<u8>, lines: u64) {
@@ -176,7 +176,7 @@ mod tests {
         for _ in 0..QUEUE + 50 {
             buffer.add(|out| out.resize(BUFFER, b'x'));
         }
-        assert!(log.dropped() >= 49, "{}", log.dropped());
+        assert!(log.dropped().load(Ordering::Relaxed) >= 49, "{:?}", log.dropped());
         drop(held);
         drop((buffer, log));
         writer.finish();

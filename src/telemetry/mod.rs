@@ -10,6 +10,7 @@ pub mod json;
 pub mod label;
 pub mod log;
 pub mod metrics;
+pub mod output;
 
 /// `[log]`
 #[derive(Clone, Copy, Debug)]

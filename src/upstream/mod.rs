@@ -34,6 +34,7 @@ pub use body::{UpstreamBody, UpstreamBodyError};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,16 +139,22 @@ pub struct UpstreamSet {
 
 impl UpstreamSet {
     /// Starts to resolve names and to check health on `handle`; waits for neither. The order of `settings` is that of
-    /// `UpstreamId`.
+    /// `UpstreamId`. A server that `before` has too begins with the addresses and the health that it has there.
     pub fn start(
         settings: Vec<UpstreamSettings>,
         context: UpstreamContext,
+        before: Option<&Self>,
         handle: &tokio::runtime::Handle,
     ) -> Result<Arc<Self>, UpstreamFault> {
         let (mut groups, mut tasks) = (Vec::with_capacity(settings.len()), Vec::new());
         for upstream in settings {
             let tls = tls_of(&upstream)?;
-            groups.push(Arc::new(Group::new(upstream, tls)));
+            let group = Group::new(upstream, tls);
+            let same = |known: &&Arc<Group>| known.settings.name == group.settings.name;
+            if let Some(before) = before.and_then(|set| set.groups.iter().find(same)) {
+                group.inherit(before);
+            }
+            groups.push(Arc::new(group));
         }
         for group in &groups {
             for index in background::literal_addresses(group) {
@@ -161,9 +168,38 @@ impl UpstreamSet {
     }
 }
 
+impl UpstreamSet {
+    /// Another set has taken its place: names and health are that one's now, although threads that had no request
+    /// since still hold this one.
+    pub fn retire(&self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+
+    /// How many upstreams there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Every server as it is known now: upstream, address, whether it is healthy.
+    #[must_use]
+    pub fn servers(&self) -> Vec<(Arc<str>, SocketAddr, bool)> {
+        let of_group = |group: &Arc<Group>| -> Vec<_> {
+            let name = &group.settings.name;
+            group.servers().iter().map(|s| (Arc::clone(name), s.addr, s.is_healthy())).collect()
+        };
+        self.groups.iter().flat_map(of_group).collect()
+    }
+}
+
 impl Drop for UpstreamSet {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.retire();
     }
 }
 

@@ -69,6 +69,21 @@ impl Group {
         Self { settings, limit, tls, servers, generation, addresses, asked }
     }
 
+    /// Begins with what the group of an earlier configuration knows of the servers that are here too.
+    pub(super) fn inherit(&self, before: &Self) {
+        let known = before.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.servers.store(before.servers());
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        for (url, found) in self.settings.servers.iter().zip(addresses.iter_mut()) {
+            let same = before.settings.servers.iter().position(|other| other == url);
+            *found = same.and_then(|index| known.get(index).cloned().flatten());
+        }
+        self.rebuild(&addresses);
+        if addresses.iter().all(Option::is_some) {
+            self.asked.send_replace(true);
+        }
+    }
+
     /// Changes whenever [`Group::servers`] does.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

@@ -168,7 +168,7 @@ impl Client {
     fn with(settings: UpstreamSettings) -> Self {
         let context = context();
         let handle = tokio::runtime::Handle::current();
-        let set = UpstreamSet::start(vec![settings], context.clone(), &handle).unwrap();
+        let set = UpstreamSet::start(vec![settings], context.clone(), None, &handle).unwrap();
         let group = LocalGroup::new(set.groups[0].clone());
         let policy = Rc::new(Policy::new(&context.names));
         Self { group, context, policy, principal: None, _set: set }

@@ -1,0 +1,287 @@
+//! Settings become a running program: stores, listeners, gateway and admin; then signals, reloads, and the drain at the
+//! end.
+
+mod assemble;
+mod reload;
+mod watch;
+
+use std::io;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+use crate::admin::control::{Control, ControlCell, ReloadRequest};
+use crate::admin::frame::{Gate, LiveGate};
+use crate::admin::{self, Admin, AdminSettings, Readiness};
+use crate::clock::Clock;
+use crate::config::{Loaded, Source};
+use crate::drain::Drain;
+use crate::gateway::in_flight::InFlightCount;
+use crate::gateway::live::{Live, LiveCell};
+use crate::gateway::login::LoginService;
+use crate::gateway::{Gateway, Shared};
+use crate::server::Limits;
+use crate::server::tls::{self, Resumption};
+use crate::server::worker::Listeners;
+use crate::session::map::Sessions;
+use crate::session::store;
+use crate::telemetry::access_log::{AccessLog, LineBuffer, Writer};
+use crate::telemetry::exchange::Scribe;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{log, output};
+use crate::upstream::UpstreamFault;
+
+use assemble::{Assembled, Base, assemble};
+use reload::{Fixed, Reloader, Trigger};
+use watch::FileWatch;
+
+/// How often expired sessions are taken away.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the program could not start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsFault),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamFault),
+    #[error("cors: {0}")]
+    Cors(#[from] http::header::InvalidHeaderValue),
+}
+
+/// Runs the gateway until SIGTERM, SIGINT or an operator's drain has been carried out. `source` is what a reload reads
+/// again.
+#[must_use]
+pub fn run(source: Source, loaded: Loaded) -> ExitCode {
+    run_then(source, loaded, || {})
+}
+
+/// As [`run`]; `ready` is called once requests are served.
+#[must_use]
+pub fn run_then(source: Source, loaded: Loaded, ready: impl FnOnce()) -> ExitCode {
+    log::start(&loaded.settings.log, output::stderr());
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(serve(source, loaded, ready)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &StartError) -> ExitCode {
+    eprintln!("postern: {error}");
+    ExitCode::FAILURE
+}
+
+async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
+    let (clock, drain, metrics) = (Clock::system(), Drain::new(), Metrics::default());
+    let (readiness, control) = (Readiness::new(drain.clone()), ControlCell::default());
+    let (fixed, files) = (Fixed::of(&loaded.settings), loaded.files.clone());
+    // Bound first: a taken address must be told before a store is touched.
+    let listeners = Listeners::bind(&loaded.settings.listen, loaded.settings.limits.clone(), drain.clone())?;
+    let gate = serve_admin(loaded.settings.admin.as_ref(), readiness.clone(), control.clone())?;
+
+    let store = store::open(&loaded.settings.sessions)?;
+    let sessions = Arc::new(Sessions::open(store, &clock).await?);
+    let base = Base { clock: clock.clone(), drain: drain.clone(), sessions, resumption: Resumption::new()? };
+    let Assembled { live, tls, domain_tokens, .. } = assemble(loaded, &base, None)?;
+    listeners.live().tls.store(tls.map(Arc::new));
+    base.sessions.domain_tokens().configure(&domain_tokens);
+    // The user file may have changed while nothing ran: who left it has no session, a new role acts.
+    base.sessions.reconcile(|user| live.directory.role_of(user)).await?;
+    announce(&live, &listeners, gate.as_ref().map(|(_, addr)| *addr), &base.sessions);
+
+    let live = Arc::new(LiveCell::new(live));
+    let (server, counts) = (listeners.live(), listeners.counts());
+    let shared = Arc::new(Shared {
+        live: Arc::clone(&live),
+        login: LoginService::start(Arc::clone(&base.sessions), clock.clone())?,
+        in_flight: InFlightCount::default(),
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+    });
+    let (lines, writer) = AccessLog::start(output::stdout())?;
+    let lines_dropped = lines.dropped();
+    let workers = listeners.serve(move || {
+        let lines = LineBuffer::new(Arc::clone(&lines));
+        tokio::task::spawn_local(Rc::clone(&lines).flush_now_and_then());
+        let scribe = Scribe::new(shared.metrics.thread(), lines, shared.clock.clone());
+        Gateway::new(Arc::clone(&shared), scribe)
+    })?;
+    // Heard before anyone is told that it is ready: a signal that comes at once acts too.
+    let (mut orders, reloads, drain_asked) = Orders::listen(FileWatch::start(files))?;
+    let sessions = Arc::clone(&base.sessions);
+    control.set(Control {
+        live: Arc::clone(&live),
+        sessions: Arc::clone(&sessions),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        server: counts,
+        lines_dropped,
+        reloads,
+        drain: drain_asked,
+    });
+    let gate = gate.map(|(gate, _)| gate);
+    let reloader = Reloader { source, base, fixed, live: Arc::clone(&live), server, gate, metrics };
+    readiness.start();
+    notify(&[sd_notify::NotifyState::Ready]);
+    ready();
+    tokio::spawn(sweep(sessions, clock));
+    orders.obey_until_the_end(&reloader).await;
+    let limits = live.load().limits.clone();
+    finish(&drain, &limits, writer, workers).await;
+    Ok(())
+}
+
+/// Serves until the program ends: health is told during the drain too. None: there is no admin listener.
+fn serve_admin(
+    settings: Option<&AdminSettings>,
+    readiness: Readiness,
+    control: ControlCell,
+) -> io::Result<Option<(LiveGate, std::net::SocketAddr)>> {
+    let Some(settings) = settings else { return Ok(None) };
+    let gate = LiveGate::new(Gate::new(settings));
+    let admin = Admin::start(settings.addr, gate.clone(), admin::router(readiness, control))?;
+    Ok(Some((gate, admin.addr().unwrap_or(settings.addr))))
+}
+
+/// What an operator looks for when it has started: what listens where, and what it was made of.
+fn announce(live: &Live, listeners: &Listeners, admin: Option<std::net::SocketAddr>, sessions: &Sessions) {
+    for (kind, addr) in listeners.addresses() {
+        tracing::info!(%addr, listener = kind.as_str(), "listening");
+    }
+    if let Some(addr) = admin {
+        tracing::info!(%addr, listener = "admin", "listening");
+    }
+    for file in &live.about.files {
+        tracing::info!(file = %file.display(), "in use");
+    }
+    tracing::info!(
+        users = live.directory.len(),
+        roles = live.access.roles.len(),
+        routes = live.access.routes.len(),
+        upstreams = live.upstreams.len(),
+        sessions = sessions.len(),
+        store = sessions.store_operations().0,
+        "started"
+    );
+}
+
+/// Tells the service manager, where there is one.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+/// What the program is told to do while it runs.
+struct Orders {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    usr1: Signal,
+    files: FileWatch,
+    reloads: mpsc::Receiver<ReloadRequest>,
+    drain: Arc<Notify>,
+}
+
+impl Orders {
+    fn listen(files: FileWatch) -> io::Result<(Self, mpsc::Sender<ReloadRequest>, Arc<Notify>)> {
+        let (ask, reloads) = mpsc::channel(16);
+        let drain = Arc::new(Notify::new());
+        let orders = Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+            files,
+            reloads,
+            drain: Arc::clone(&drain),
+        };
+        Ok((orders, ask, drain))
+    }
+
+    /// One after the other; returns when the program is to end.
+    async fn obey_until_the_end(&mut self, reloader: &Reloader) {
+        loop {
+            let (trigger, asked) = tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                () = self.drain.notified() => return,
+                _ = self.usr1.recv() => {
+                    reopen_logs();
+                    continue;
+                }
+                _ = self.hup.recv() => (Trigger::Signal, None),
+                () = self.files.changed() => (Trigger::Files, None),
+                Some(request) = self.reloads.recv() => (Trigger::Operator, Some(request)),
+            };
+            if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
+                notify(&[sd_notify::NotifyState::Reloading, now]);
+            }
+            let (outcome, files) = reloader.reload(trigger).await;
+            self.files.look_at(files);
+            notify(&[sd_notify::NotifyState::Ready]);
+            if let Some(asked) = asked {
+                // Whoever asked may have gone away.
+                let _: Result<(), _> = asked.send(outcome);
+            }
+        }
+    }
+}
+
+fn reopen_logs() {
+    for (name, out) in [("standard output", output::stdout()), ("standard error", output::stderr())] {
+        if let Err(error) = out.reopen() {
+            tracing::error!(%error, "{name}'s file cannot be opened again; the old one is used");
+        }
+    }
+    tracing::info!("log files were opened again");
+}
+
+async fn sweep(sessions: Arc<Sessions>, clock: Clock) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        while sessions.sweep(clock.now()).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Waits for what is in flight, at most `drain_timeout`.
+async fn finish(drain: &Drain, limits: &Limits, writer: Writer, workers: Vec<JoinHandle<()>>) {
+    tracing::info!("draining");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    drain.announce();
+    tokio::time::sleep(limits.drain_delay).await;
+    drain.start();
+    if tokio::time::timeout(limits.drain_timeout, drain.finished()).await.is_err() {
+        tracing::warn!(
+            in_flight = drain.in_flight(),
+            "the drain took too long; what is in flight is cut off"
+        );
+        return;
+    }
+    // With the last worker goes the last line buffer, and the writer ends.
+    let ended = tokio::task::spawn_blocking(move || {
+        let joined = workers.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+        writer.finish();
+        joined
+    });
+    if ended.await.unwrap_or(1) > 0 {
+        tracing::error!("a worker ended by a panic");
+    }
+}

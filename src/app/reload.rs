@@ -1,0 +1,151 @@
+//! Another configuration is put in place of the running one: loaded and checked beside it, swapped in whole, or refused
+//! with every fault, while the running one goes on (contract section 2, Reload).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::assemble::{Assembled, Base, assemble};
+use crate::admin::control::{Faults, Reloaded};
+use crate::admin::frame::{Gate, LiveGate};
+use crate::config::{self, Loaded, Refused, Settings, Source};
+use crate::gateway::live::LiveCell;
+use crate::server::worker;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{LogFormat, audit, log};
+
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Trigger {
+    Signal,
+    Files,
+    Operator,
+}
+
+impl Trigger {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Files => "files",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// What cannot change while the program runs, as it was at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fixed {
+    https: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    store: Option<PathBuf>,
+    format: LogFormat,
+}
+
+impl Fixed {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            https: settings.listen.https,
+            http: settings.listen.http,
+            admin: settings.admin.as_ref().map(|admin| admin.addr),
+            store: settings.sessions.file.clone(),
+            format: settings.log.format,
+        }
+    }
+
+    /// The keys that another configuration has otherwise.
+    fn changed(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("listen.https", self.https == other.https),
+            ("listen.http", self.http == other.http),
+            ("listen.admin", self.admin == other.admin),
+            ("sessions.file", self.store == other.store),
+            ("log.format", self.format == other.format),
+        ]
+        .into_iter()
+        .filter_map(|(key, same)| (!same).then_some(key))
+        .collect()
+    }
+}
+
+pub(super) struct Reloader {
+    pub(super) source: Source,
+    pub(super) base: Base,
+    pub(super) fixed: Fixed,
+    pub(super) live: Arc<LiveCell>,
+    pub(super) server: worker::Live,
+    pub(super) gate: Option<LiveGate>,
+    pub(super) metrics: Metrics,
+}
+
+impl Reloader {
+    /// Loads what the source holds now and puts it in place. Also says which files were read, to be watched.
+    pub(super) async fn reload(&self, trigger: Trigger) -> (Result<Reloaded, Faults>, Vec<PathBuf>) {
+        let source = self.source.clone();
+        let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
+        let (outcome, files) = match loaded {
+            Ok(Ok(loaded)) if loaded.unsupported.is_empty() => {
+                let files = loaded.files.clone();
+                (self.put_in_place(loaded).await, files)
+            }
+            Ok(Ok(loaded)) => (Err(told(&loaded.unsupported)), loaded.files),
+            Ok(Err(Refused { faults, files })) => (Err(told(&faults)), files),
+            Err(panic) => (Err(vec![format!("the configuration could not be read: {panic}")]), Vec::new()),
+        };
+        self.tell(trigger, &outcome);
+        (outcome, files)
+    }
+
+    fn tell(&self, trigger: Trigger, outcome: &Result<Reloaded, Faults>) {
+        match outcome {
+            Ok(Reloaded { generation, warnings }) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                tracing::info!(generation, by = trigger.as_str(), "the configuration was reloaded");
+            }
+            Err(faults) => {
+                faults.iter().for_each(|fault| tracing::error!("{fault}"));
+                tracing::error!(
+                    faults = faults.len(),
+                    by = trigger.as_str(),
+                    "the configuration was refused; the running one stays"
+                );
+            }
+        }
+        let result = if outcome.is_ok() { "ok" } else { "refused" };
+        self.metrics.reload(result);
+        audit::reload(trigger.as_str(), result, self.live.generation());
+    }
+
+    async fn put_in_place(&self, loaded: Loaded) -> Result<Reloaded, Faults> {
+        let mut warnings = told(&loaded.warnings);
+        let changed = self.fixed.changed(&Fixed::of(&loaded.settings));
+        warnings.extend(changed.iter().map(|key| format!("{key} has changed; that acts at the next start")));
+        let before = self.live.load();
+        let assembled = assemble(loaded, &self.base, Some(&before.upstreams));
+        let Assembled { live, tls, domain_tokens, admin, log } =
+            assembled.map_err(|e| vec![e.to_string()])?;
+
+        log::set_level(log.level);
+        self.server.limits.store(Arc::new(live.limits.clone()));
+        self.server.trusted_proxies.store(Arc::new(live.trusted.clone()));
+        if let Some(tls) = tls {
+            self.server.tls.store(Some(Arc::new(tls)));
+        }
+        if let (Some(gate), Some(admin)) = (&self.gate, admin) {
+            gate.swap(Gate::new(&admin));
+        }
+        self.base.sessions.domain_tokens().configure(&domain_tokens);
+        let generation = self.live.swap(live);
+        // Behind the swap: whoever logs in from here on is judged by the new directory.
+        let directory = self.live.load();
+        match self.base.sessions.reconcile(|user| directory.directory.role_of(user)).await {
+            Ok(changed) => tracing::debug!(changed.ended, changed.new_role, "sessions follow the user file"),
+            Err(error) => tracing::warn!(%error, "sessions that ended or changed are not stored yet"),
+        }
+        Ok(Reloaded { generation, warnings })
+    }
+}
+
+fn told(faults: &[config::Fault]) -> Vec<String> {
+    faults.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,191 @@
+//! Tells when a file of the configuration has changed. Folders are watched, not files: a Kubernetes ConfigMap is
+//! exchanged by a symlink beside them, and an editor writes another file of the same name. Events only say when to
+//! look; whether anything has changed is told by the contents.
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+use crate::secret::sha256;
+
+/// Several files are seldom written at once: how long nothing must have happened.
+const QUIET: Duration = Duration::from_millis(100);
+/// Some file systems tell nothing (NFS), and watches may fail: looked at all the same.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// The files and what they held when they were looked at last.
+pub(super) struct FileWatch {
+    watcher: Option<RecommendedWatcher>,
+    folders: BTreeSet<PathBuf>,
+    files: Vec<PathBuf>,
+    seen: Contents,
+    interesting: Arc<Mutex<BTreeSet<PathBuf>>>,
+    touched: Arc<Notify>,
+}
+
+/// A hash of each file; none where it cannot be read.
+type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
+
+impl FileWatch {
+    pub(super) fn start(files: Vec<PathBuf>) -> Self {
+        let (interesting, touched) = (Arc::<Mutex<BTreeSet<PathBuf>>>::default(), Arc::new(Notify::new()));
+        let (known, tell) = (Arc::clone(&interesting), Arc::clone(&touched));
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| concerns(&event, &known)) {
+                tell.notify_one();
+            }
+        });
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "files cannot be watched; they are looked at every 30 s");
+        }
+        let mut watch = Self {
+            watcher: watcher.ok(),
+            folders: BTreeSet::new(),
+            files: Vec::new(),
+            seen: Contents::new(),
+            interesting,
+            touched,
+        };
+        watch.look_at(files);
+        watch
+    }
+
+    /// Watches these instead, which have just been read.
+    pub(super) fn look_at(&mut self, files: Vec<PathBuf>) {
+        if !files.is_empty() {
+            self.files = files;
+        }
+        self.seen = contents(&self.files);
+        let paths: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| places(file)).collect();
+        let folders: BTreeSet<PathBuf> = paths.iter().filter_map(|p| p.parent()).map(folder).collect();
+        if let Some(watcher) = &mut self.watcher {
+            for gone in self.folders.difference(&folders) {
+                // It may be gone for good.
+                let _: notify::Result<()> = watcher.unwatch(gone);
+            }
+            // Anew, for a folder may have been exchanged for another of its name.
+            for folder in &folders {
+                if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                    tracing::warn!(%error, folder = %folder.display(), "cannot be watched; it is looked at every 30 s");
+                }
+            }
+        }
+        self.folders = folders;
+        *self.interesting.lock().unwrap_or_else(PoisonError::into_inner) = paths;
+    }
+
+    /// Waits until a file's content has changed.
+    pub(super) async fn changed(&mut self) {
+        loop {
+            let touched = tokio::time::timeout(LOOK_EVERY, self.touched.notified()).await.is_ok();
+            if touched {
+                while tokio::time::timeout(QUIET, self.touched.notified()).await.is_ok() {}
+            }
+            let files = self.files.clone();
+            let Ok(now) = tokio::task::spawn_blocking(move || contents(&files)).await else { continue };
+            if now != self.seen {
+                self.seen = now;
+                return;
+            }
+        }
+    }
+}
+
+/// A file's own path, and where its symlinks lead.
+fn places(file: &Path) -> Vec<PathBuf> {
+    let own = folder(file.parent().unwrap_or(Path::new(""))).join(file.file_name().unwrap_or_default());
+    let leads_to = std::fs::canonicalize(file).ok();
+    std::iter::once(own).chain(leads_to).collect()
+}
+
+fn folder(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Writes count only for our files (the sessions file may lie beside them); whatever appears, goes or is renamed may
+/// be a folder or symlink on the way to one.
+fn concerns(event: &notify::Event, interesting: &Mutex<BTreeSet<PathBuf>>) -> bool {
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(notify::event::ModifyKind::Data(_) | notify::event::ModifyKind::Metadata(_)) => {
+            let known = interesting.lock().unwrap_or_else(PoisonError::into_inner);
+            event.paths.iter().any(|path| known.contains(path))
+        }
+        EventKind::Any
+        | EventKind::Create(_)
+        | EventKind::Modify(_)
+        | EventKind::Remove(_)
+        | EventKind::Other => true,
+    }
+}
+
+fn contents(files: &[PathBuf]) -> Contents {
+    let hash = |file: &PathBuf| std::fs::read(file).ok().map(|bytes| sha256(&bytes));
+    files.iter().map(|file| (file.clone(), hash(file))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    async fn notices(watch: &mut FileWatch, change: impl FnOnce()) -> bool {
+        change();
+        tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_write_a_replacement_and_a_removal_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, "1").unwrap();
+        let mut watch = FileWatch::start(vec![file.clone()]);
+        assert!(notices(&mut watch, || fs::write(&file, "2").unwrap()).await);
+        let other = folder.path().join(".a.swp");
+        fs::write(&other, "3").unwrap();
+        assert!(notices(&mut watch, || fs::rename(&other, &file).unwrap()).await);
+        assert!(notices(&mut watch, || fs::remove_file(&file).unwrap()).await);
+        assert!(notices(&mut watch, || fs::write(&file, "3").unwrap()).await);
+    }
+
+    /// As the kubelet does it: `..data` is exchanged, the names before it stay.
+    #[tokio::test]
+    async fn an_exchanged_config_map_is_noticed_every_time() {
+        let volume = tempfile::tempdir().unwrap();
+        let path = |name: &str| volume.path().join(name);
+        let publish = |n: u32| {
+            let data = format!("..2026_{n}");
+            fs::create_dir(path(&data)).unwrap();
+            fs::write(path(&data).join("a.toml"), n.to_string()).unwrap();
+            symlink(&data, path("..data_tmp")).unwrap();
+            fs::rename(path("..data_tmp"), path("..data")).unwrap();
+            if n > 0 {
+                fs::remove_dir_all(path(&format!("..2026_{}", n - 1))).unwrap();
+            }
+        };
+        publish(0);
+        symlink("..data/a.toml", path("a.toml")).unwrap();
+        let mut watch = FileWatch::start(vec![path("a.toml")]);
+        for n in 1..4 {
+            assert!(notices(&mut watch, || publish(n)).await, "{n}");
+            watch.look_at(vec![path("a.toml")]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_leaves_the_contents_as_they_are_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, "1").unwrap();
+        let mut watch = FileWatch::start(vec![file.clone()]);
+        fs::write(&file, "1").unwrap();
+        fs::write(folder.path().join("sessions.db"), "x").unwrap();
+        let quiet = tokio::time::timeout(Duration::from_millis(500), watch.changed()).await;
+        assert!(quiet.is_err());
+    }
+}
