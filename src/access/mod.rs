@@ -16,7 +16,7 @@ pub mod query;
 pub mod route_tree;
 pub mod routes;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod segment;
 #[cfg(test)]
 mod tests;

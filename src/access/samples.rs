@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::routes::{BodyCredentials, Place, RouteSettings, Rule, Target, UpstreamId, WebSocketMode};
 
 /// A route for everyone who is logged in, on all methods.
-pub(super) fn route(path: &str) -> RouteSettings {
+pub(crate) fn route(path: &str) -> RouteSettings {
     RouteSettings {
         path: path.to_owned(),
         methods: None,

@@ -1,7 +1,12 @@
 //! The command line (contract section 1): one file a subcommand where it is more than a call. Reads no file and starts
 //! nothing itself; results go to standard output, everything else to standard error.
 
+mod admin_client;
 pub mod demo;
+mod explain;
+mod healthcheck;
+mod replay;
+mod token;
 
 use clap::{Args, Parser, Subcommand};
 use std::io::{self, IsTerminal, Read, Write};
@@ -11,7 +16,7 @@ use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 use crate::app;
-use crate::config::{self, Fault, Source};
+use crate::config::{self, Fault, Loaded, Source};
 use crate::directory::password;
 use crate::secret::SecretString;
 
@@ -45,6 +50,27 @@ enum Command {
     #[command(after_help = "Examples:\n  postern hash-password\n  postern hash-password < password.txt\n\n\
         On a terminal it asks, without echo. The end of the line does not belong to the password.")]
     HashPassword,
+    /// Make domain tokens
+    #[command(
+        subcommand,
+        after_help = "Example:\n  postern token mint --domain mydomain.com --role user --expires 90d"
+    )]
+    Token(token::Token),
+    /// Say why a request of some role would be allowed or refused
+    #[command(after_help = "Examples:\n  postern explain --role user GET /api/v2/cdr/1\n  \
+        postern explain --role user --user 100@mydomain.com PUT '/api/v2/accounts/100?domain=mydomain.com'\n\n\
+        Exit codes: 0 explained, whatever the decision; 2 wrong usage or configuration.")]
+    Explain(explain::Explain),
+    /// Decide recorded requests again under this configuration and print what would change
+    #[command(
+        after_help = "Examples:\n  postern replay --config new/postern.toml access.log access.log.1.gz\n  \
+        postern replay --config new/postern.toml --fail-on-change access.log\n\n\
+        Exit codes: 0 done, 1 with --fail-on-change when any decision would change, 2 wrong usage or configuration."
+    )]
+    Replay(replay::Replay),
+    /// Ask a running gateway whether it is ready: exit 0, else 1
+    #[command(after_help = "Examples:\n  postern healthcheck\n  postern healthcheck --admin 127.0.0.1:9900")]
+    Healthcheck(healthcheck::Healthcheck),
 }
 
 #[derive(Args)]
@@ -63,6 +89,10 @@ impl Cli {
             Command::Demo => demo::run(),
             Command::Check(Config { config }) => check(config),
             Command::HashPassword => hash_password(),
+            Command::Token(command) => token::run(command),
+            Command::Explain(args) => explain::run(args),
+            Command::Replay(args) => replay::run(args),
+            Command::Healthcheck(args) => healthcheck::run(&args),
         }
     }
 }
@@ -90,6 +120,16 @@ fn check(config: Option<PathBuf>) -> ExitCode {
         users.len(),
         upstreams.len()
     ))
+}
+
+/// The configuration that a command works with; its warnings are `check`'s to tell.
+fn with_config(config: Option<PathBuf>) -> Result<Loaded, ExitCode> {
+    config::load(&Source::from_process(config)).map_err(|refused| wrong(&refused.faults))
+}
+
+fn wrong_usage(command: &str, what: &str) -> ExitCode {
+    tell(iter::once(format!("postern {command}: {what}")));
+    ExitCode::from(WRONG)
 }
 
 fn wrong(faults: &[Fault]) -> ExitCode {
@@ -161,7 +201,10 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         let names: Vec<_> = cli.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-        assert_eq!(names, ["run", "demo", "check", "hash-password", "help"]);
+        assert_eq!(
+            names,
+            ["run", "demo", "check", "hash-password", "token", "explain", "replay", "healthcheck", "help"]
+        );
         for sub in cli.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let (name, help) = (sub.get_name().to_owned(), sub.render_long_help().to_string());
             assert!(help.contains("Example") && help.contains(&format!("\n  postern {name}")), "{help}");

@@ -67,7 +67,7 @@ pub struct DomainTokens {
 
 impl DomainTokens {
     /// Loads what the store holds, less what has expired at `now`.
-    pub(super) async fn open(store: Arc<dyn Store>, now: UnixMillis) -> Result<Self, StoreError> {
+    pub async fn open(store: Arc<dyn Store>, now: UnixMillis) -> Result<Self, StoreError> {
         let by_id = DashMap::new();
         let mut take = |record: DomainToken| {
             if record.expires > now {
