@@ -11,7 +11,7 @@ pub mod rejection;
 pub mod throttle;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -120,10 +120,7 @@ impl Gateway {
         let exchange = Exchange::begin(ids, client, method, &self.scribe, live.access_log);
         exchange.note(|facts| {
             facts.target = request.uri().path_and_query().cloned();
-            facts.query = request
-                .uri()
-                .query()
-                .map(|query| credentials::without(query, &live.access.names).into_owned());
+            facts.query = logged_query(live, request.uri());
         });
         exchange
     }
@@ -235,6 +232,13 @@ impl Gateway {
         exchange.note(|facts| facts.user.clone_from(&outcome.user));
         Ok(outcome.answer?.map(AnswerBody::own))
     }
+}
+
+/// Less the credentials. That of a login is none: it carries the code of the second factor.
+fn logged_query(live: &Live, uri: &Uri) -> Option<String> {
+    let is_login = CanonicalPath::of(uri).is_ok_and(|path| path.is("/login", live.access.case_sensitive));
+    let query = uri.query().filter(|_| !is_login);
+    query.map(|query| credentials::without(query, &live.access.names).into_owned())
 }
 
 /// Refused as well: an absolute-form target whose authority is not the Host.

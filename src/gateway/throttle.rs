@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::clock::UnixMillis;
 
@@ -57,8 +58,7 @@ impl Throttle {
     /// Spellings of one user share a counter, as do the addresses of one IPv6 network.
     #[must_use]
     pub fn of(&self, user: &str, address: IpAddr) -> Try {
-        let folded: String = user.trim().chars().flat_map(char::to_lowercase).collect();
-        Try { pair: (self.key.hash_one(folded), network(address)) }
+        Try { pair: (self.key.hash_one(folded(user)), network(address)) }
     }
 
     /// How long until another try is answered; none: now.
@@ -80,6 +80,20 @@ impl Throttle {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One form for all spellings: compatibility forms (full width, ligatures) and combining marks are composed (NFKC),
+/// letter case and what does not show are left out. That two users may share a counter so costs them nothing but a
+/// shared allowance.
+fn folded(user: &str) -> String {
+    let is_invisible = |c: char| {
+        c.is_control()
+            || c.is_whitespace()
+            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+    };
+    // Again behind the lower case: that of some letters is not composed.
+    let lower: String = user.nfkc().filter(|c| !is_invisible(*c)).flat_map(char::to_lowercase).collect();
+    lower.nfkc().flat_map(|c| if c == 'ß' { vec!['s', 's'] } else { vec![c] }).collect()
 }
 
 /// A client has a whole /64 of IPv6.
@@ -167,6 +181,17 @@ mod tests {
         assert!(!fail(&throttle, "A@D", from("2001:db8::2"), 0));
         assert!(!fail(&throttle, " a@D ", from("2001:db8::3"), 0));
         assert!(fail(&throttle, "a@d", from("2001:db8::4"), 0));
+        for (spelling, other) in [
+            ("\u{ff41}@d", "a@d"),
+            ("\u{e9}", "e\u{301}"),
+            ("\u{c9}", "\u{e9}"),
+            ("a\u{200b}b", "ab"),
+            ("stra\u{df}e", "STRASSE"),
+            ("\u{212b}", "\u{e5}"),
+        ] {
+            assert_eq!(folded(spelling), folded(other), "{spelling} {other}");
+        }
+        assert_ne!(folded("a"), folded("\u{430}"), "another script's letter is another user");
         assert!(!fail(&throttle, "a@d", from("2001:db8:0:1::1"), 0));
     }
 

@@ -224,6 +224,39 @@ impl TestGateway {
         self.restart().await;
     }
 
+    /// Changes its files; the gateway is not told.
+    pub fn change(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.prepared.settings);
+        self.prepared.settings.write(self.prepared.folder.path());
+    }
+
+    /// Changes its files and has it read them.
+    pub async fn reload_with(&mut self, change: impl FnOnce(&mut Settings)) -> Answer {
+        self.change(change);
+        self.admin_ask(Ask::post("/reload")).await
+    }
+
+    /// Which configuration runs, counted from 1.
+    pub async fn generation(&self) -> u64 {
+        self.admin_ask(Ask::get("/config")).await.json()["generation"].as_u64().unwrap()
+    }
+
+    /// The sum of a metric's samples that hold all of these.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.admin_ask(Ask::get("/metrics")).await.text();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let fits = |line: &&str| labels.iter().all(|label| line.contains(label));
+        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+        text.lines().filter(of_name).filter(fits).filter_map(value).sum()
+    }
+
+    /// Runs `postern ARGS... --config FILE` to its end.
+    pub fn call(&self, args: &[&str]) -> Output {
+        let config = self.prepared.config();
+        let args: Vec<_> = args.iter().copied().chain(["--config", config.to_str().unwrap()]).collect();
+        run_to_end(&args, &self.prepared.env)
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
