@@ -6,6 +6,7 @@ pub mod demo;
 mod explain;
 mod healthcheck;
 mod replay;
+mod sessions;
 mod token;
 
 use clap::{Args, Parser, Subcommand};
@@ -50,6 +51,12 @@ enum Command {
     #[command(after_help = "Examples:\n  postern hash-password\n  postern hash-password < password.txt\n\n\
         On a terminal it asks, without echo. The end of the line does not belong to the password.")]
     HashPassword,
+    /// Move sessions between stores
+    #[command(
+        subcommand,
+        after_help = "Example:\n  postern sessions export --config old.toml | postern sessions import --config new.toml"
+    )]
+    Sessions(sessions::Sessions),
     /// Make domain tokens
     #[command(
         subcommand,
@@ -89,6 +96,7 @@ impl Cli {
             Command::Demo => demo::run(),
             Command::Check(Config { config }) => check(config),
             Command::HashPassword => hash_password(),
+            Command::Sessions(command) => sessions::run(command),
             Command::Token(command) => token::run(command),
             Command::Explain(args) => explain::run(args),
             Command::Replay(args) => replay::run(args),
@@ -203,7 +211,18 @@ mod tests {
         let names: Vec<_> = cli.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
         assert_eq!(
             names,
-            ["run", "demo", "check", "hash-password", "token", "explain", "replay", "healthcheck", "help"]
+            [
+                "run",
+                "demo",
+                "check",
+                "hash-password",
+                "sessions",
+                "token",
+                "explain",
+                "replay",
+                "healthcheck",
+                "help"
+            ]
         );
         for sub in cli.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let (name, help) = (sub.get_name().to_owned(), sub.render_long_help().to_string());

@@ -77,9 +77,11 @@ impl Connection {
         Self { stream, read, staged: Staged::default(), accepted: 0, next_read: READ_MIN, slot }
     }
 
-    /// Ready for one more request, if nothing came since the last.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.read.is_empty() && self.staged.is_empty() && self.stream.is_quiet()
+    /// Ready for one more request, if nothing came since the last. `just_used`: a server that closes so soon says so
+    /// in its answer; between asking the system and writing it could close just as well.
+    pub(super) fn is_fresh(&self, just_used: bool) -> bool {
+        let quiet = || (just_used && self.stream.seems_quiet()) || self.stream.is_quiet();
+        self.read.is_empty() && self.staged.is_empty() && quiet()
     }
 
     /// Gives back what a long body made large; called before it waits for the next request.

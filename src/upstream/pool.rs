@@ -22,6 +22,8 @@ const IDLE: Duration = Duration::from_secs(4);
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How much earlier than the server says.
 const MARGIN: Duration = Duration::from_secs(1);
+/// For so long behind an answer the system is not asked whether the connection is still good.
+const JUST_USED: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_millis(250);
 /// How long a server that could not be reached is tried last.
 const SHUNNED: Duration = Duration::from_secs(1);
@@ -48,6 +50,7 @@ pub(super) struct Lane {
 
 struct Idle {
     conn: Connection,
+    since: Instant,
     until: Instant,
 }
 
@@ -109,8 +112,9 @@ impl Lane {
     /// The connection that was used last and is still good.
     pub(super) fn checkout(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { conn, until }) = idle.pop() {
-            if until > now && conn.is_fresh() {
+        while let Some(Idle { conn, since, until }) = idle.pop() {
+            let just_used = now.saturating_duration_since(since) < JUST_USED;
+            if until > now && conn.is_fresh(just_used) {
                 return Some(conn);
             }
         }
@@ -127,7 +131,8 @@ impl Lane {
             return;
         }
         conn.rest();
-        self.idle.borrow_mut().push(Idle { conn, until: monotonic() + wait });
+        let since = monotonic();
+        self.idle.borrow_mut().push(Idle { conn, since, until: since + wait });
         if !SWEEPING.replace(true) {
             tokio::task::spawn_local(sweep());
         }
