@@ -147,7 +147,11 @@ impl Exchange {
             method: &self.method,
             status: self.status.get(),
             took,
-            decision: self.decision.get().map(|d| (d.as_str(), self.reason.get().unwrap_or("ok"))),
+            // What became of a request that was allowed is the status' to tell.
+            decision: self.decision.get().map(|decision| match decision {
+                Decision::Allow => (decision.as_str(), "ok"),
+                Decision::Deny => (decision.as_str(), self.reason.get().unwrap_or("unknown")),
+            }),
         });
         if let Some(server) = self.server.borrow().as_ref().filter(|_| self.answered.get()) {
             counts.answered(server, self.latency.get());
