@@ -42,6 +42,7 @@ mod replay;
 mod routes;
 mod second_factor;
 mod secrets;
+mod signals;
 mod smuggling;
 mod storm;
 mod streaming;
