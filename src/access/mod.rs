@@ -33,7 +33,7 @@ use crate::session::token::Tokens;
 use acl::{Permission, RoleSettings};
 use authenticate::Authenticator;
 use credentials::{Ambiguous, CredentialNames, Presented};
-use path::CanonicalPath;
+use path::{CanonicalPath, OwnPath};
 use permit::{ForwardQuery, Judged};
 use policy::{Caller, Policy, Question, Refusal};
 use routes::{Route, RouteSettings, Rule};
@@ -197,10 +197,10 @@ impl Access {
         self.policy.roles().get(name)
     }
 
-    /// Whether a path is one of the gateway's own: matched like all others.
+    /// Which of the gateway's own paths this is.
     #[must_use]
-    pub fn is_path(&self, path: &CanonicalPath, literal: &str) -> bool {
-        path.is(literal, self.case_sensitive)
+    pub fn own_path(&self, path: &CanonicalPath) -> Option<OwnPath> {
+        path.own(self.case_sensitive)
     }
 
     /// The rules alone, for `explain` and `replay`.

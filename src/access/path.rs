@@ -20,6 +20,23 @@ const NO_PATH: BadPath = BadPath { what: "no absolute path" };
 const CLIMBS: BadPath = BadPath { what: "a dot segment climbs above the root" };
 pub(super) const ENCODED_SLASH: BadPath = BadPath { what: "an encoded slash" };
 
+/// What the gateway answers itself: matched like all other paths (contract section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnPath {
+    Login,
+    Logout,
+}
+
+impl OwnPath {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "/login",
+            Self::Logout => "/logout",
+        }
+    }
+}
+
 /// See the module. Keeps the client's letter case and a trailing slash.
 #[derive(Clone, Debug)]
 pub struct CanonicalPath {
@@ -73,9 +90,15 @@ impl CanonicalPath {
     /// Whether this path is `literal` (lower case), as routes are compared: without regard to a trailing slash and,
     /// unless it counts, to letter case.
     #[must_use]
-    pub fn is(&self, literal: &str, case_sensitive: bool) -> bool {
+    fn is(&self, literal: &str, case_sensitive: bool) -> bool {
         let (path, literal) = (self.inner(), inner(literal));
         if case_sensitive { path == literal } else { path.eq_ignore_ascii_case(literal) }
+    }
+
+    /// Which of the gateway's own paths this is.
+    #[must_use]
+    pub fn own(&self, case_sensitive: bool) -> Option<OwnPath> {
+        [OwnPath::Login, OwnPath::Logout].into_iter().find(|own| self.is(own.as_str(), case_sensitive))
     }
 
     /// The segments joined by `/`, without the slashes at either end: what routes are looked up by.

@@ -50,7 +50,7 @@ impl Refusal {
 /// The store could not do it: whoever asked may try again.
 pub(super) fn stored(error: StoreError) -> Refusal {
     tracing::warn!(%error, "an admin call could not be stored");
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The store cannot be written; it acts here, try again")
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The store cannot be written; try again")
 }
 
 /// RFC 3339 in UTC, with milliseconds.

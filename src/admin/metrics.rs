@@ -114,12 +114,11 @@ fn sessions(out: &mut Exposition, control: &Control) {
     for (cause, n) in control.sessions.ends().counts() {
         ends.add(&[("cause", cause.as_str())], n);
     }
-    // Observed where sessions are shared; without another replica an end has reached all when it is answered.
     out.histogram(
         "postern_revocation_propagation_seconds",
-        "From the end of a session to its end on every replica.",
+        "From the end of a session here to its end in the store.",
     )
-    .add(&[], &Histogram::default());
+    .add(&[], &control.sessions.ends().propagation());
     let (store, operations) = control.sessions.store_operations();
     let mut counter = out.counter("postern_store_operations_total", "What the session store was asked.");
     for (operation, good, failed) in operations.counts() {

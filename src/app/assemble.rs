@@ -62,6 +62,7 @@ pub(super) fn assemble(
         drain: base.drain.clone(),
     };
     let tls = tls.filter(|_| listen.https.is_some());
+    let files = files.into_iter().map(|file| file.path).collect();
     let warnings = warnings.iter().map(ToString::to_string).collect();
     let live = Live {
         access,

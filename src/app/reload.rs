@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::assemble::{Assembled, Base, assemble};
 use crate::admin::control::{Faults, Reloaded};
 use crate::admin::frame::{Gate, LiveGate};
-use crate::config::{self, Loaded, Refused, Settings, Source};
+use crate::config::{self, Loaded, NamedFile, Refused, Settings, Source};
 use crate::gateway::live::LiveCell;
 use crate::server::worker;
 use crate::telemetry::metrics::Metrics;
@@ -80,7 +80,7 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Loads what the source holds now and puts it in place. Also says which files were read, to be watched.
-    pub(super) async fn reload(&self, trigger: Trigger) -> (Result<Reloaded, Faults>, Vec<PathBuf>) {
+    pub(super) async fn reload(&self, trigger: Trigger) -> (Result<Reloaded, Faults>, Vec<NamedFile>) {
         let source = self.source.clone();
         let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
         let (outcome, files) = match loaded {

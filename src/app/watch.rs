@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
+use crate::config::NamedFile;
 use crate::secret::sha256;
 
 /// Several files are seldom written at once: how long nothing must have happened.
@@ -16,21 +17,22 @@ const QUIET: Duration = Duration::from_millis(100);
 /// Some file systems tell nothing (NFS), and watches may fail: looked at all the same.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// The files and what they held when they were looked at last.
+/// The files and what they held when they were read.
 pub(super) struct FileWatch {
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
-    files: Vec<PathBuf>,
-    seen: Contents,
+    read: Contents,
     interesting: Arc<Mutex<BTreeSet<PathBuf>>>,
     touched: Arc<Notify>,
+    /// Something has happened that was not looked into yet: kept here, for whoever waits may be called away.
+    pending: bool,
 }
 
 /// A hash of each file; none where it cannot be read.
 type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
 impl FileWatch {
-    pub(super) fn start(files: Vec<PathBuf>) -> Self {
+    pub(super) fn start(files: Vec<NamedFile>) -> Self {
         let (interesting, touched) = (Arc::<Mutex<BTreeSet<PathBuf>>>::default(), Arc::new(Notify::new()));
         let (known, tell) = (Arc::clone(&interesting), Arc::clone(&touched));
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -44,22 +46,22 @@ impl FileWatch {
         let mut watch = Self {
             watcher: watcher.ok(),
             folders: BTreeSet::new(),
-            files: Vec::new(),
-            seen: Contents::new(),
+            read: Contents::new(),
             interesting,
             touched,
+            pending: false,
         };
         watch.look_at(files);
         watch
     }
 
-    /// Watches these instead, which have just been read.
-    pub(super) fn look_at(&mut self, files: Vec<PathBuf>) {
+    /// Watches these instead. What has changed since they were read is told as a change.
+    pub(super) fn look_at(&mut self, files: Vec<NamedFile>) {
         if !files.is_empty() {
-            self.files = files;
+            self.read = files.into_iter().map(|file| (file.path, file.hash)).collect();
         }
-        self.seen = contents(&self.files);
-        let paths: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| places(file)).collect();
+        self.pending = true;
+        let paths: BTreeSet<PathBuf> = self.read.keys().flat_map(|file| places(file)).collect();
         let folders: BTreeSet<PathBuf> = paths.iter().filter_map(|p| p.parent()).map(folder).collect();
         if let Some(watcher) = &mut self.watcher {
             for gone in self.folders.difference(&folders) {
@@ -77,17 +79,20 @@ impl FileWatch {
         *self.interesting.lock().unwrap_or_else(PoisonError::into_inner) = paths;
     }
 
-    /// Waits until a file's content has changed.
+    /// Waits until a file's content has changed. May be dropped and called again: nothing is missed.
     pub(super) async fn changed(&mut self) {
         loop {
-            let touched = tokio::time::timeout(LOOK_EVERY, self.touched.notified()).await.is_ok();
-            if touched {
-                while tokio::time::timeout(QUIET, self.touched.notified()).await.is_ok() {}
+            if !self.pending {
+                // Looked into as well when nothing was told for so long.
+                let _: Result<(), _> = tokio::time::timeout(LOOK_EVERY, self.touched.notified()).await;
+                self.pending = true;
             }
-            let files = self.files.clone();
+            while tokio::time::timeout(QUIET, self.touched.notified()).await.is_ok() {}
+            let files: Vec<PathBuf> = self.read.keys().cloned().collect();
             let Ok(now) = tokio::task::spawn_blocking(move || contents(&files)).await else { continue };
-            if now != self.seen {
-                self.seen = now;
+            self.pending = false;
+            if now != self.read {
+                self.read = now;
                 return;
             }
         }
@@ -134,6 +139,10 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    fn named(path: &Path) -> Vec<NamedFile> {
+        vec![NamedFile { path: path.to_owned(), hash: fs::read(path).ok().map(|bytes| sha256(&bytes)) }]
+    }
+
     async fn notices(watch: &mut FileWatch, change: impl FnOnce()) -> bool {
         change();
         tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.is_ok()
@@ -144,7 +153,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.toml");
         fs::write(&file, "1").unwrap();
-        let mut watch = FileWatch::start(vec![file.clone()]);
+        let mut watch = FileWatch::start(named(&file));
         assert!(notices(&mut watch, || fs::write(&file, "2").unwrap()).await);
         let other = folder.path().join(".a.swp");
         fs::write(&other, "3").unwrap();
@@ -170,10 +179,10 @@ mod tests {
         };
         publish(0);
         symlink("..data/a.toml", path("a.toml")).unwrap();
-        let mut watch = FileWatch::start(vec![path("a.toml")]);
+        let mut watch = FileWatch::start(named(&path("a.toml")));
         for n in 1..4 {
             assert!(notices(&mut watch, || publish(n)).await, "{n}");
-            watch.look_at(vec![path("a.toml")]);
+            watch.look_at(named(&path("a.toml")));
         }
     }
 
@@ -182,10 +191,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.toml");
         fs::write(&file, "1").unwrap();
-        let mut watch = FileWatch::start(vec![file.clone()]);
+        let mut watch = FileWatch::start(named(&file));
         fs::write(&file, "1").unwrap();
         fs::write(folder.path().join("sessions.db"), "x").unwrap();
         let quiet = tokio::time::timeout(Duration::from_millis(500), watch.changed()).await;
         assert!(quiet.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_changed_between_the_reading_and_the_watching_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, "1").unwrap();
+        let read = named(&file);
+        fs::write(&file, "2").unwrap();
+        let mut watch = FileWatch::start(read);
+        assert!(notices(&mut watch, || {}).await);
+    }
+
+    /// A signal that comes in between calls the waiting one away.
+    #[tokio::test]
+    async fn a_change_outlives_the_one_who_waited_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, "1").unwrap();
+        let mut watch = FileWatch::start(named(&file));
+        // Nothing has changed yet: looked into, and waiting.
+        assert!(tokio::time::timeout(QUIET * 3, watch.changed()).await.is_err());
+        fs::write(&file, "2").unwrap();
+        // Away again while it waits for more to happen.
+        assert!(tokio::time::timeout(QUIET / 2, watch.changed()).await.is_err());
+        assert!(notices(&mut watch, || {}).await);
     }
 }

@@ -83,10 +83,11 @@ fn bytes(named: &Text, key: &str, f: &mut Findings) -> Option<Zeroizing<Vec<u8>>
     let path = named.origin.path(&named.text);
     match read(&path) {
         Ok(bytes) => {
-            f.files.push(path);
+            f.file(&path, Some(&bytes));
             Some(bytes)
         }
         Err(what) => {
+            f.file(&path, None);
             f.fault(&named.origin, key, format!("{} {what}", named.text));
             None
         }

@@ -1,9 +1,10 @@
 //! What reading a configuration brings to light: all of it is gathered, so that one run of `check` tells everything.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use super::Fault;
 use super::tree::Origin;
+use super::{Fault, NamedFile};
+use crate::secret::sha256;
 
 /// Handed through all readers.
 #[derive(Default)]
@@ -12,11 +13,16 @@ pub(super) struct Findings {
     pub(super) warnings: Vec<Fault>,
     /// Keys that are known and checked, but not carried out yet.
     pub(super) later: Vec<Fault>,
-    /// Every file that was read.
-    pub(super) files: Vec<PathBuf>,
+    /// Every file that is named, whether or not it could be read.
+    pub(super) files: Vec<NamedFile>,
 }
 
 impl Findings {
+    /// Notes a file and what it held when it was read.
+    pub(super) fn file(&mut self, path: &Path, content: Option<&[u8]>) {
+        self.files.push(NamedFile { path: path.to_owned(), hash: content.map(sha256) });
+    }
+
     pub(super) fn fault(&mut self, origin: &Origin, key: &str, what: impl Into<String>) {
         self.faults.push(origin.fault(key, what));
     }

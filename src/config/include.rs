@@ -33,6 +33,7 @@ fn read_main(path: &Path, f: &mut Findings) -> Option<Entries> {
     match std::fs::read_to_string(path) {
         Ok(text) => parsed(&text, path, f),
         Err(error) => {
+            f.file(path, None);
             let what =
                 format!("cannot be read: {error}; name the configuration by --config or $POSTERN_CONFIG");
             f.faults.push(super::Fault { place: None, key: path.display().to_string(), what });
@@ -51,6 +52,7 @@ pub(super) fn read(
     match std::fs::read_to_string(path) {
         Ok(content) => parsed(&content, path, f),
         Err(error) => {
+            f.file(path, None);
             f.fault(origin, key, format!("{text} cannot be read: {error}"));
             None
         }
@@ -58,7 +60,7 @@ pub(super) fn read(
 }
 
 fn parsed(text: &str, path: &Path, f: &mut Findings) -> Option<Entries> {
-    f.files.push(path.to_owned());
+    f.file(path, Some(text.as_bytes()));
     tree::parse(text, path).map_err(|faults| f.faults.extend(faults)).ok()
 }
 

@@ -93,8 +93,8 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// Keys that this version accepts but does not carry out yet: `run` refuses them.
     pub unsupported: Vec<Fault>,
-    /// Every file that was read, for the start-up message and for watching.
-    pub files: Vec<PathBuf>,
+    /// Every file that is named, for the start-up message and for watching.
+    pub files: Vec<NamedFile>,
     /// What the files and the environment say, as JSON, secrets left out.
     pub shown: serde_json::Value,
 }
@@ -104,8 +104,16 @@ pub struct Loaded {
 pub struct Refused {
     /// All of them, by file and line; those of the environment first.
     pub faults: Vec<Fault>,
-    /// Every file that was read all the same: to be watched for being mended.
-    pub files: Vec<PathBuf>,
+    /// Every file that is named all the same: to be watched for being mended.
+    pub files: Vec<NamedFile>,
+}
+
+/// A file that the configuration is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    pub path: PathBuf,
+    /// SHA-256 of what it held when it was read; none: it could not be.
+    pub hash: Option<[u8; 32]>,
 }
 
 /// Where a configuration comes from: kept, so that a reload reads the same again.

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::access::path::CanonicalPath;
+use crate::access::path::{CanonicalPath, OwnPath};
 use crate::access::routes::WebSocketMode;
 use crate::access::{Access, AccessRequest, Denied, Permit, Reason, credentials, path};
 use crate::body::Full;
@@ -58,25 +58,6 @@ struct OwnRoutes {
     logout: Label,
 }
 
-/// What a request asks for.
-enum Entry {
-    Login,
-    Logout,
-    Proxy,
-}
-
-impl Entry {
-    fn of(path: &CanonicalPath, access: &Access) -> Self {
-        if access.is_path(path, "/login") {
-            Self::Login
-        } else if access.is_path(path, "/logout") {
-            Self::Logout
-        } else {
-            Self::Proxy
-        }
-    }
-}
-
 impl Handler for Gateway {
     type Body = AnswerBody;
 
@@ -109,7 +90,10 @@ impl Gateway {
     #[must_use]
     pub fn new(shared: Arc<Shared>, scribe: Rc<Scribe>) -> Self {
         let live = ThreadLiveCell::new(Arc::clone(&shared.live));
-        let own = OwnRoutes { login: Label::of("/login"), logout: Label::of("/logout") };
+        let own = OwnRoutes {
+            login: Label::of(OwnPath::Login.as_str()),
+            logout: Label::of(OwnPath::Logout.as_str()),
+        };
         Self { shared, live, scribe, own }
     }
 
@@ -140,16 +124,16 @@ impl Gateway {
             return Ok(Response::new(AnswerBody::own(Full::default())));
         }
         let path = canonical_path(&request)?;
-        match Entry::of(&path, &thread.access) {
-            Entry::Login => {
+        match thread.access.own_path(&path) {
+            Some(OwnPath::Login) => {
                 let _: Result<(), _> = exchange.route.set(self.own.login.clone());
                 self.login(thread, request, exchange).await
             }
-            Entry::Logout => {
+            Some(OwnPath::Logout) => {
                 let _: Result<(), _> = exchange.route.set(self.own.logout.clone());
                 self.logout(thread, request, exchange).await
             }
-            Entry::Proxy => {
+            None => {
                 let permit = self.decide(&thread.access, path, &request, exchange).await?;
                 let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
                 Ok(answer.map(AnswerBody::upstream))
@@ -236,8 +220,8 @@ impl Gateway {
 
 /// Less the credentials. That of a login is none: it carries the code of the second factor.
 fn logged_query(live: &Live, uri: &Uri) -> Option<String> {
-    let is_login = CanonicalPath::of(uri).is_ok_and(|path| path.is("/login", live.access.case_sensitive));
-    let query = uri.query().filter(|_| !is_login);
+    let own = CanonicalPath::of(uri).ok().and_then(|path| path.own(live.access.case_sensitive));
+    let query = uri.query().filter(|_| own != Some(OwnPath::Login));
     query.map(|query| credentials::without(query, &live.access.names).into_owned())
 }
 

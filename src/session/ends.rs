@@ -1,6 +1,10 @@
 //! The ends of sessions before their time: why, and how many.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::telemetry::histogram::Histogram;
 
 /// Why a session ended before it expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,17 +33,36 @@ impl Cause {
     }
 }
 
-/// How many there were.
+/// How many there were, and how long they took to reach the store: where the next start, and every replica that
+/// shares it, learns of them.
 #[derive(Debug, Default)]
-pub struct Ends([AtomicU64; Cause::ALL.len()]);
+pub struct Ends {
+    by_cause: [AtomicU64; Cause::ALL.len()],
+    propagation: Mutex<Histogram>,
+}
 
 impl Ends {
     pub(super) fn count(&self, cause: Cause) {
-        self.0[cause as usize].fetch_add(1, Ordering::Relaxed);
+        self.by_cause[cause as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn stored_after(&self, took: Duration) {
+        self.lock().add(took);
+    }
+
+    /// From the end of a session here to its end in the store.
+    #[must_use]
+    pub fn propagation(&self) -> Histogram {
+        self.lock().clone()
+    }
+
+    /// Numbers: none is half written by a panic.
+    fn lock(&self) -> MutexGuard<'_, Histogram> {
+        self.propagation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// By cause, all of them.
     pub fn counts(&self) -> impl Iterator<Item = (Cause, u64)> {
-        Cause::ALL.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
+        Cause::ALL.into_iter().zip(self.by_cause.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 }

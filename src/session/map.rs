@@ -18,7 +18,7 @@ use super::ends::{Cause, Ends};
 use super::index::{Index, shared};
 use super::store::{Pending, Store, StoreError};
 use super::{Session, SessionRecord};
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::{Clock, UnixMillis, monotonic};
 use crate::identity::{RoleName, UserName};
 use crate::secret::{KeyHash, PassThroughBuild};
 
@@ -96,7 +96,7 @@ impl Sessions {
         if !self.end_here(id, cause) {
             return Ok(false);
         }
-        self.forget(vec![*id]).await.map(|()| true)
+        self.forget_ended(vec![*id]).await.map(|()| true)
     }
 
     /// Brings the sessions in line with a changed directory: those of users it does not know end, those of users
@@ -217,9 +217,16 @@ impl Sessions {
         let ended: Vec<_> = ids.filter(|id| self.end_here(id, cause)).collect();
         let count = ended.len();
         if count > 0 {
-            self.forget(ended).await?;
+            self.forget_ended(ended).await?;
         }
         Ok(count)
+    }
+
+    async fn forget_ended(&self, ids: Vec<KeyHash>) -> Result<(), StoreError> {
+        let ended = monotonic();
+        self.forget(ids).await?;
+        self.ends.stored_after(monotonic().saturating_duration_since(ended));
+        Ok(())
     }
 
     async fn forget(&self, ids: Vec<KeyHash>) -> Result<(), StoreError> {

@@ -47,6 +47,7 @@ async fn what_happened_is_counted() {
         ("postern_logins_total", &["result=\"ok\""], 1.0),
         ("postern_logins_total", &["result=\"invalid_credentials\""], 1.0),
         ("postern_revocations_total", &["cause=\"logout\""], 1.0),
+        ("postern_revocation_propagation_seconds_count", &[], 1.0),
         ("postern_sessions", &[], 0.0),
         ("postern_tls_handshakes_total", &["version=\"1.3\"", "result=\"ok\""], 1.0),
         ("postern_upstream_requests_total", &["upstream=\"engine\"", &server, "result=\"ok\""], 2.0),

@@ -93,6 +93,21 @@ async fn what_cannot_change_while_it_runs_is_named() {
     assert!(warnings.contains("sessions.file") && warnings.contains("next start"), "{warnings}");
 }
 
+/// A file that is replaced by removing it first, as some scripts do.
+#[tokio::test]
+async fn a_file_that_was_away_is_taken_up_when_it_is_there_again() {
+    let (_upstream, gateway) = usual().await;
+    let path = gateway.folder().join("gateway.crt");
+    let certificate = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    until_async("the refusal", || async {
+        gateway.metric("postern_config_reloads_total", &["refused"]).await >= 1.0
+    })
+    .await;
+    std::fs::write(&path, certificate).unwrap();
+    reaches(&gateway, 2).await;
+}
+
 #[tokio::test]
 async fn routes_limits_and_upstreams_are_exchanged() {
     let (_first, mut gateway) = usual().await;
