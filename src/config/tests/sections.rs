@@ -1,0 +1,264 @@
+//! Routes, roles, users and the sections of later versions, one fault after the other.
+
+use super::*;
+
+#[test]
+fn faults_of_routes() {
+    for (route, beginning) in [
+        (
+            "path = \"api\"\nresource = \"a\"\nupstream = \"up\"",
+            "routes.toml:6: routes.path: \"api\": a path begins",
+        ),
+        ("path = \"/a\"\nupstream = \"up\"", "routes.toml:5: routes.resource: is missing"),
+        ("path = \"/a\"\nresource = \"a\"", "routes.toml:5: routes.upstream: is missing"),
+        (
+            "path = \"/a\"\nresource = \"a\"\nupstream = \"upp\"",
+            "routes.toml:8: routes.upstream: there is no upstream \"upp\"; did you mean \"up\"?",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\naccess = \"public\"\nupstream = \"up\"",
+            "routes.toml:8: routes.access: stands beside resource",
+        ),
+        (
+            "path = \"/a\"\naccess = \"open\"\nupstream = \"up\"",
+            "routes.toml:7: routes.access: \"open\" is unknown",
+        ),
+        (
+            "path = \"/a\"\naccess = \"public\"\npermission = \"r\"\nupstream = \"up\"",
+            "routes.toml:8: routes.permission: has no meaning",
+        ),
+        (
+            "path = \"/a/{user}\"\naccess = \"authenticated\"\nown = \"domain\"\nupstream = \"up\"",
+            "routes.toml:8: routes.own: has no meaning",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\npermission = \"uo\"\nupstream = \"up\"",
+            "routes.toml:8: routes.permission: \"uo\" is asked by `own`",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\nown = \"user@query\"\nupstream = \"up\"",
+            "routes.toml:8: routes.own: needs {user}",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\nmethods = []\nupstream = \"up\"",
+            "routes.toml:8: routes.methods: is empty",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\nmethods = [\"GE T\"]\nupstream = \"up\"",
+            "routes.toml:8: routes.methods: \"GE T\" is no method",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\nmethods = [\"get\"]\nupstream = \"up\"",
+            "routes.toml:8: routes.methods: \"get\" is no method that anyone sends",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\nquery = { v = \"x\" }\nupstream = \"up\"",
+            "routes.toml:8: routes.query.v: must be a list of strings",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\nquery = { v = [] }\nupstream = \"up\"",
+            "routes.toml:8: routes.query.v: is empty",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\nstrip_prefix = \"/b\"\nupstream = \"up\"",
+            "routes.toml:8: routes.strip_prefix: ",
+        ),
+        (
+            "path = \"/a\"\nresource = \"a\"\nencoded_slash = \"yes\"\nupstream = \"up\"",
+            "routes.toml:8: routes.encoded_slash: must be true or false",
+        ),
+        (
+            "path = \"/a\"\naccess = \"public\"\nanswer = \"whoami\"",
+            "routes.toml:8: routes.answer: tells who calls",
+        ),
+        ("path = \"/API/cdr/\"\nresource = \"b\"\nupstream = \"up\"", "routes.toml:6: routes.path: "),
+        (
+            "path = \"/a\"\nressource = \"a\"\naccess = \"deny\"",
+            "routes.toml:7: routes.ressource: is an unknown key; did you mean \"resource\"?",
+        ),
+    ] {
+        Scene::new().add("routes.toml", &format!("[[routes]]\n{route}\n")).fails(beginning);
+    }
+}
+
+#[test]
+fn routes_become_settings() {
+    let more = r#"[[routes]]
+path = "/a/{user}"
+methods = ["PUT"]
+resource = "account"
+permission = "u"
+query = { view = ["x", "y"] }
+own = "user@caller"
+strip_prefix = "/a"
+upstream = "up"
+[[routes]]
+path = "/closed"
+access = "deny"
+[[routes]]
+path = "/who"
+access = "authenticated"
+answer = "whoami"
+upstream = "up"
+"#;
+    let scene = Scene::new().add("routes.toml", more);
+    let loaded = scene.good();
+    let [_, a, closed, who] = loaded.settings.access.routes.as_slice() else { panic!() };
+    assert!(matches!(&a.rule, Rule::Resource { name, own: Own::UserCaller, .. } if name == "account"));
+    assert_eq!(a.query, [("view".to_owned(), vec!["x".to_owned(), "y".to_owned()])]);
+    assert_eq!((a.place.line, closed.target, who.target), (6, Target::Nowhere, Target::Whoami));
+    assert_eq!(scene.told(&loaded.unsupported), ["routes.toml:20: routes.answer: is not supported yet"]);
+    assert_eq!(scene.told(&loaded.warnings), ["routes.toml:21: routes.upstream: is of no use beside answer"]);
+}
+
+#[test]
+fn faults_of_roles_and_users() {
+    for (file, from, to, beginning) in [
+        (
+            "roles.toml",
+            "\"low\"",
+            "\"lowe\"",
+            "roles.toml:5: roles.high.inherits: there is no role \"lowe\"; did you mean \"low\"?",
+        ),
+        (
+            "roles.toml",
+            "\"low\"",
+            "\"high\"",
+            "roles.toml:5: roles.high.inherits: makes role \"high\" inherit from itself",
+        ),
+        ("roles.toml", "\"r\"", "\"x\"", "roles.toml:2: roles.low.allow.cdr: \"x\" is no permission"),
+        (
+            "roles.toml",
+            "number = 1",
+            "number = 1.5",
+            "roles.toml:4: roles.high.number: must be a whole number",
+        ),
+        (
+            "users.toml",
+            "role = \"low\"",
+            "role = \"ghost\"",
+            "users.toml:3: users.a@d.role: there is no role \"ghost\"; there are high, low",
+        ),
+        ("users.toml", "role = \"low\"", "", "users.toml:1: users.a@d.role: is missing"),
+        (
+            "users.toml",
+            "a1 = \"0123456789abcdef0123456789abcdef\"",
+            "",
+            "users.toml:1: users.a@d.password: is missing",
+        ),
+        ("users.toml", "0123456789abcdef", "", "users.toml:2: users.a@d.a1: must be 32"),
+        (
+            "users.toml",
+            "role =",
+            "totp_secret_file = \"no.key\"\nrole =",
+            "users.toml:3: users.a@d.totp_secret_file: no.key cannot",
+        ),
+        (
+            "users.toml",
+            "role =",
+            "totp_secret_file = \"../token.key\"\nrole =",
+            "users.toml:3: users.a@d.totp_secret_file: ",
+        ),
+        ("users.toml", "a@d", "", "users.toml:1: users: has an entry without a name"),
+        ("users.toml", "a@d", "@d", "users.toml:1: users.@d: is no user's name"),
+        ("users.toml", "[users", "[user", "users.toml:1: user: is an unknown key; did you mean \"users\"?"),
+    ] {
+        Scene::new().edit(file, from, to).fails(beginning);
+    }
+}
+
+#[test]
+fn sections_of_later_versions_are_known_checked_and_noted() {
+    let scene = Scene::new()
+        .edit(
+            "postern.toml",
+            "[tls]",
+            "authz = \"127.0.0.1:8081\"\next_authz = \"127.0.0.1:8082\"\nproxy_protocol = true\n[tls]",
+        )
+        .edit(
+            "postern.toml",
+            "file = \"users.toml\"",
+            "file = \"users.toml\"\nwebitel = { url = \"http://engine:10022\" }",
+        )
+        .add(
+            "postern.toml",
+            r#"[login]
+answers = "engine"
+[sessions.redis]
+sentinel = { master = "m", nodes = ["a:1"] }
+username = "u"
+password_file = "token.key"
+max_stale = "60s"
+local_logins = false
+[sessions.adopt]
+url = "http://engine:10022"
+revalidate = "60s"
+rights = "roles"
+negative_ttl = "10s"
+max_lookups_per_second = 50
+[authz]
+convention = "envoy"
+[telemetry]
+otlp_endpoint = "http://127.0.0.1:4317"
+"#,
+        );
+    let noted = scene.told(&scene.good().unsupported);
+    let keys: Vec<_> = noted.iter().map(|fault| fault.split(": ").nth(1).unwrap()).collect();
+    let expected = [
+        "listen.authz",
+        "listen.ext_authz",
+        "listen.proxy_protocol",
+        "directory.webitel",
+        "login.answers",
+        "sessions.redis",
+        "sessions.adopt",
+        "telemetry.otlp_endpoint",
+    ];
+    assert_eq!(keys, expected, "{noted:#?}");
+}
+
+#[test]
+fn faults_of_later_versions_sections() {
+    for (section, beginning) in [
+        ("[sessions.redis]\nusername = \"u\"", "postern.toml:19: sessions.redis.url: is missing"),
+        (
+            "[sessions.redis]\nurl = \"http://x\"",
+            "postern.toml:20: sessions.redis.url: \"http://x\" is no URL",
+        ),
+        (
+            "[sessions.redis]\nurl = \"redis://x/db\"",
+            "postern.toml:20: sessions.redis.url: \"redis://x/db\" names no database",
+        ),
+        ("[sessions.redis]\ncluster = [\"a\"]", "postern.toml:20: sessions.redis.cluster: \"a\" is no node"),
+        (
+            "[sessions.redis]\nsentinel = { nodes = [\"a:1\"] }",
+            "postern.toml:20: sessions.redis.sentinel.master: is missing",
+        ),
+        (
+            "[sessions.redis]\nurl = \"redis://x\"\ncluster = [\"a:1\"]",
+            "postern.toml:20: sessions.redis.url: stands beside",
+        ),
+        ("[sessions.adopt]\nrights = \"whoami\"", "postern.toml:19: sessions.adopt.url: is missing"),
+        (
+            "[sessions.adopt]\nurl = \"http://x\"\nrights = \"engine\"",
+            "postern.toml:21: sessions.adopt.rights: \"engine\" is unknown",
+        ),
+        (
+            "[sessions.adopt]\nurl = \"http://x\"\nrevalidat = \"1s\"",
+            "postern.toml:21: sessions.adopt.revalidat: is an unknown key",
+        ),
+        ("[authz]\nconvention = \"traefik\"", "postern.toml:20: authz.convention: \"traefik\" is unknown"),
+        ("[cors]\norigins = [\"*\"]", "postern.toml:20: cors.origins: is an unknown key"),
+        ("[admin]\ntoken_file = \"no.token\"", "postern.toml:20: admin.token_file: no.token cannot be read"),
+        (
+            "[domain_tokens.a]\ndomain = \"d\"\nrole = \"low\"\nexpires = 2035-01-01",
+            "postern.toml:22: domain_tokens.a.expires: must be",
+        ),
+        (
+            "[domain_tokens.a]\ndomain = \"d\"\nrole = \"no\"\nexpires = 2035-01-01T00:00:00Z",
+            "postern.toml:21: domain_tokens.a.role: there is no role",
+        ),
+    ] {
+        Scene::new().add("postern.toml", &format!("{section}\n")).fails(beginning);
+    }
+}
