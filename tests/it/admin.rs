@@ -95,8 +95,7 @@ async fn open_streams_end_within_a_second_of_their_session() {
         events.closed().await;
         h2::H2Answer::read(answer).await.unwrap_err();
     };
-    // A second by the contract, and one for a machine that is busy.
-    tokio::time::timeout(std::time::Duration::from_secs(2), ends).await.expect("all of them have ended");
+    tokio::time::timeout(std::time::Duration::from_secs(1), ends).await.expect("all of them have ended");
 }
 
 #[tokio::test]
