@@ -17,8 +17,9 @@
 //!
 //! | rank | module | what it is for |
 //! | --- | --- | --- |
-//! | 0 | `body clock deadline drain identity peer secret` | small types that everyone uses |
+//! | 0 | `body clock deadline drain identity peer permission secret trust` | small types that everyone uses |
 //! | 1 | [`telemetry`] | what is written about a request: access log, audit log, operational log |
+//! | 1 | [`engine`] | what an existing Webitel engine is asked over its own API |
 //! | 2 | [`server`] | bytes become requests; knows no policy |
 //! | 2 | [`session`] | the session map, its durable store, tokens |
 //! | 2 | [`directory`] | who may log in |
@@ -35,8 +36,11 @@ pub mod deadline;
 pub mod drain;
 pub mod identity;
 pub mod peer;
+pub mod permission;
 pub mod secret;
+pub mod trust;
 
+pub mod engine;
 pub mod telemetry;
 
 pub mod directory;

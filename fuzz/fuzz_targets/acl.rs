@@ -4,7 +4,8 @@
 
 use http::Method;
 use libfuzzer_sys::fuzz_target;
-use postern::access::acl::{Permission, RoleSettings};
+use postern::access::acl::RoleSettings;
+use postern::permission::Permission;
 use postern::access::path::CanonicalPath;
 use postern::access::policy::{Caller, Policy, Question};
 use postern::access::routes::{
@@ -27,7 +28,7 @@ fuzz_target!(|data: &str| {
     let user = UserName::new("own@d.test");
     let judge = |path: &CanonicalPath, role: &RoleName| {
         let question = Question { path, method: &Method::GET, query: None };
-        let judged = policy.judge(question, Caller { user: Some(&user), role });
+        let judged = policy.judge(question, Caller { user: Some(&user), ..Caller::of_role(role) });
         judged.map(|(route, grant)| (route.place.line, grant)).map_err(|denied| denied.reason)
     };
     let decision = judge(&path, &name);

@@ -1,89 +1,10 @@
 //! Roles, the permissions they grant, and the question asked of them (contract section 4, Permission). Knows neither
 //! routes nor callers.
 
-use http::Method;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::identity::RoleName;
-
-/// What a role may do on a resource (contract section 4, Permission).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Permission {
-    /// `*`
-    All,
-    Create,
-    Read,
-    Update,
-    Delete,
-    CreateOwn,
-    ReadOwn,
-    UpdateOwn,
-    DeleteOwn,
-}
-
-impl Permission {
-    /// `*`, `c r u d`, `co ro uo do`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "*" => Self::All,
-            "c" => Self::Create,
-            "r" => Self::Read,
-            "u" => Self::Update,
-            "d" => Self::Delete,
-            "co" => Self::CreateOwn,
-            "ro" => Self::ReadOwn,
-            "uo" => Self::UpdateOwn,
-            "do" => Self::DeleteOwn,
-            _ => return None,
-        })
-    }
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "*",
-            Self::Create => "c",
-            Self::Read => "r",
-            Self::Update => "u",
-            Self::Delete => "d",
-            Self::CreateOwn => "co",
-            Self::ReadOwn => "ro",
-            Self::UpdateOwn => "uo",
-            Self::DeleteOwn => "do",
-        }
-    }
-
-    /// The method's own letter; `*` for a method that has none. Method names are case-sensitive (RFC 9110 section 9.1).
-    #[must_use]
-    pub fn of_method(method: &Method) -> Self {
-        match *method {
-            Method::GET | Method::HEAD => Self::Read,
-            Method::POST => Self::Create,
-            Method::PUT | Method::PATCH => Self::Update,
-            Method::DELETE => Self::Delete,
-            _ => Self::All,
-        }
-    }
-
-    /// The own variant, for a permission that has one.
-    #[must_use]
-    pub fn own(self) -> Option<Self> {
-        match self {
-            Self::Create => Some(Self::CreateOwn),
-            Self::Read => Some(Self::ReadOwn),
-            Self::Update => Some(Self::UpdateOwn),
-            Self::Delete => Some(Self::DeleteOwn),
-            Self::All | Self::CreateOwn | Self::ReadOwn | Self::UpdateOwn | Self::DeleteOwn => None,
-        }
-    }
-
-    /// Whether it is an own variant.
-    #[must_use]
-    pub fn is_own(self) -> bool {
-        matches!(self, Self::CreateOwn | Self::ReadOwn | Self::UpdateOwn | Self::DeleteOwn)
-    }
-}
+use crate::permission::{Permission, PermissionSet};
 
 /// One `[roles.NAME]`.
 #[derive(Clone, Debug)]
@@ -113,12 +34,8 @@ pub struct Role {
     /// As they are shown.
     resources: BTreeMap<String, Vec<&'static str>>,
     /// By [`ResourceId`].
-    held: Vec<Held>,
+    held: Vec<PermissionSet>,
 }
-
-/// What is held on one resource: a bit a permission.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held(u16);
 
 impl Roles {
     #[must_use]
@@ -152,7 +69,7 @@ impl Role {
         ids: &HashMap<String, ResourceId>,
     ) -> Self {
         let mut resources: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
-        let mut held = vec![Held::default(); ids.len()];
+        let mut held = vec![PermissionSet::default(); ids.len()];
         for role in lineage(settings, by_name) {
             for (resource, permissions) in &role.allow {
                 let merged = resources.entry(resource.clone()).or_default();
@@ -186,16 +103,6 @@ impl Role {
     }
 }
 
-impl Held {
-    fn add(&mut self, permission: Permission) {
-        self.0 |= 1 << permission as u8;
-    }
-
-    fn has(self, permission: Permission) -> bool {
-        self.0 & (1 << permission as u8) != 0
-    }
-}
-
 /// A role, then what it inherits, depth first in the order written, each once. What is unknown is left out, and a
 /// cycle ends where it closes: `config` refuses both.
 fn lineage<'r>(
@@ -225,7 +132,7 @@ pub fn cycles(roles: &[RoleSettings]) -> Vec<RoleName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Permission::{All, Create, Delete, Read, ReadOwn, Update, UpdateOwn};
+    use Permission::{All, Delete, Read, ReadOwn, Update, UpdateOwn};
 
     fn role(name: &str, inherits: &[&str], allow: &[(&str, &[Permission])]) -> RoleSettings {
         RoleSettings {
@@ -240,35 +147,6 @@ mod tests {
         let roles = Roles::new(roles);
         let role = roles.get(&RoleName::new(name));
         roles.resource(on).is_some_and(|on| role.is_some_and(|r| r.holds(permission, on)))
-    }
-
-    #[test]
-    fn permissions_are_read_as_they_are_written() {
-        for text in ["*", "c", "r", "u", "d", "co", "ro", "uo", "do"] {
-            assert_eq!(Permission::parse(text).map(Permission::as_str), Some(text));
-        }
-        for text in ["", "R", "rw", "read", "or", "*o", " r"] {
-            assert_eq!(Permission::parse(text), None);
-        }
-    }
-
-    #[test]
-    fn each_method_asks_its_letter_and_any_other_asks_all() {
-        for (method, asked) in [
-            ("GET", Read),
-            ("HEAD", Read),
-            ("POST", Create),
-            ("PUT", Update),
-            ("PATCH", Update),
-            ("DELETE", Delete),
-            ("OPTIONS", All),
-            ("TRACE", All),
-            ("get", All),
-            ("GETX", All),
-            ("QUERY", All),
-        ] {
-            assert_eq!(Permission::of_method(&method.parse().unwrap()), asked, "{method}");
-        }
     }
 
     #[test]

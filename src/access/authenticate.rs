@@ -1,5 +1,5 @@
 //! Credentials become a principal (contract section 4, Credentials). The hot path is a known session: two hashes and
-//! one look-up; every other token is read on the cold path below it.
+//! one look-up; every other token is read on the cold path below it. What an engine must be asked is [`super::adoption`]'s.
 
 use std::sync::Arc;
 
@@ -9,14 +9,16 @@ use super::permit::Principal;
 use crate::clock::UnixMillis;
 use crate::secret::{KeyHash, TokenHash};
 use crate::session::Session;
+use crate::session::adopter::Adopter;
 use crate::session::domain_tokens::KnownToken;
 use crate::session::map::Sessions;
 use crate::session::token::{DomainClaims, Reading, Tokens};
 
 /// Tells who presents credentials.
 pub(super) struct Authenticator {
-    sessions: Arc<Sessions>,
+    pub(super) sessions: Arc<Sessions>,
     tokens: Arc<Tokens>,
+    pub(super) adopter: Option<Arc<Adopter>>,
 }
 
 /// A refusal, with the caller where his token was his but has expired: for the log.
@@ -24,20 +26,30 @@ pub(super) struct Authenticator {
 pub(super) struct Unauthenticated {
     pub(super) reason: Reason,
     pub(super) principal: Option<Principal>,
+    /// What an engine may know of it.
+    pub(super) ask: Option<Ask>,
+}
+
+/// Credentials that are unknown here, the token's signature good.
+#[derive(Debug)]
+pub(super) enum Ask {
+    /// Of a session that expires then, as its token says.
+    Session(UnixMillis),
+    Domain(DomainClaims),
 }
 
 impl From<Reason> for Unauthenticated {
     fn from(reason: Reason) -> Self {
-        Self { reason, principal: None }
+        Self { reason, principal: None, ask: None }
     }
 }
 
 impl Authenticator {
-    pub(super) fn new(sessions: Arc<Sessions>, tokens: Arc<Tokens>) -> Self {
-        Self { sessions, tokens }
+    pub(super) fn new(sessions: Arc<Sessions>, tokens: Arc<Tokens>, adopter: Option<Arc<Adopter>>) -> Self {
+        Self { sessions, tokens, adopter }
     }
 
-    /// Who it is. A session's use is noted.
+    /// Who it is, as far as it is known here. A session's use is noted.
     pub(super) fn principal(
         &self,
         presented: &Presented<'_>,
@@ -66,25 +78,37 @@ impl Authenticator {
         now: UnixMillis,
     ) -> Result<Principal, Unauthenticated> {
         let reading = token.text().map_or(Reading::Other, |text| self.tokens.read(text, now));
-        if let Reading::Domain(claims) = &reading {
-            return by_record(self.sessions.domain_tokens().get(&claims.id), claims, now);
-        }
-        Err(no_session(&reading, has_key, key_known).into())
+        let ask = match reading {
+            Reading::Domain(claims) => {
+                let known = self.sessions.domain_tokens().get(&claims.id);
+                let is_new = known.is_none();
+                return by_record(known, &claims, now).map_err(|unknown| {
+                    let ask =
+                        is_new && unknown.reason == Reason::DomainTokenUnknown && claims.domain.is_some();
+                    Unauthenticated { ask: ask.then_some(Ask::Domain(claims)), ..unknown }
+                });
+            }
+            Reading::Session(expires) => Some(Ask::Session(expires)),
+            Reading::ExpiredSession | Reading::BadDomain | Reading::Other => None,
+        };
+        let reason = no_session(&reading, has_key, key_known);
+        let ask = ask.filter(|_| reason == Reason::UnknownKey);
+        Err(Unauthenticated { ask, ..reason.into() })
     }
 }
 
-fn is_token_of(token: &Credential<'_>, session: &Session) -> bool {
+pub(super) fn is_token_of(token: &Credential<'_>, session: &Session) -> bool {
     token.text().is_some_and(|text| TokenHash::of(text).matches(&session.token))
 }
 
 /// A session whose token was presented. One that was ended is unknown to its caller.
-fn live(session: &Arc<Session>, now: UnixMillis) -> Result<Arc<Session>, Unauthenticated> {
+pub(super) fn live(session: &Arc<Session>, now: UnixMillis) -> Result<Arc<Session>, Unauthenticated> {
     if !session.is_over(now) {
         session.touch(now);
         return Ok(Arc::clone(session));
     }
     let reason = if session.is_ended() { Reason::UnknownKey } else { Reason::Expired };
-    Err(Unauthenticated { reason, principal: Some(Principal::Session(Arc::clone(session))) })
+    Err(Unauthenticated { reason, principal: Some(Principal::Session(Arc::clone(session))), ask: None })
 }
 
 /// Why a token that is neither a session's nor a good domain token is refused.
@@ -94,7 +118,7 @@ fn no_session(reading: &Reading, has_key: bool, key_known: bool) -> Reason {
         _ if !has_key => Reason::NoKey,
         _ if key_known => Reason::TokenMismatch,
         Reading::ExpiredSession => Reason::Expired,
-        Reading::Session | Reading::Other | Reading::Domain(_) => Reason::UnknownKey,
+        Reading::Session(_) | Reading::Other | Reading::Domain(_) => Reason::UnknownKey,
     }
 }
 
@@ -112,7 +136,7 @@ fn by_record(
         Some(known) if known.record.expires <= now => Reason::Expired,
         Some(known) => return Ok(Principal::Domain(Arc::clone(known))),
     };
-    Err(Unauthenticated { reason, principal: known.map(Principal::Domain) })
+    Err(Unauthenticated { reason, principal: known.map(Principal::Domain), ask: None })
 }
 
 #[cfg(test)]
@@ -180,6 +204,7 @@ mod tests {
             expires: UnixMillis(expires),
             client: std::net::IpAddr::from([127, 0, 0, 1]),
             last_used: UnixMillis(1),
+            adopted: None,
         }))
     }
 
@@ -197,13 +222,13 @@ mod tests {
     fn refusals_follow_the_contracts_table() {
         for (reading, has_key, key_known, reason) in [
             (Reading::Other, false, false, Reason::NoKey),
-            (Reading::Session, false, false, Reason::NoKey),
+            (Reading::Session(UnixMillis(9)), false, false, Reason::NoKey),
             (Reading::ExpiredSession, false, false, Reason::NoKey),
             (Reading::BadDomain, false, false, Reason::DomainTokenInvalid),
             (Reading::BadDomain, true, true, Reason::DomainTokenInvalid),
             (Reading::Other, true, true, Reason::TokenMismatch),
             (Reading::ExpiredSession, true, true, Reason::TokenMismatch),
-            (Reading::Session, true, false, Reason::UnknownKey),
+            (Reading::Session(UnixMillis(9)), true, false, Reason::UnknownKey),
             (Reading::Other, true, false, Reason::UnknownKey),
             (Reading::ExpiredSession, true, false, Reason::Expired),
         ] {

@@ -5,13 +5,14 @@ use http::Method;
 use serde::Serialize;
 use std::collections::HashSet;
 
-use super::acl::{Permission, RoleSettings};
+use super::acl::RoleSettings;
 use super::path::CanonicalPath;
 use super::permit::Scope;
 use super::policy::{Caller, Grant, Policy, Question};
 use super::routes::{Route, RouteSettings, Rule};
 use super::{AccessSettings, Reason};
 use crate::identity::{RoleName, UserName};
+use crate::permission::Permission;
 
 /// The request that is asked about.
 #[derive(Clone, Copy)]
@@ -97,7 +98,7 @@ pub fn explain(settings: &AccessSettings, policy: &Policy, asked: Asked<'_>) -> 
         return told;
     }
     let question = Question { path: &path, method: asked.method, query: told.query.as_deref() };
-    let judged = policy.judge(question, Caller { user: asked.user, role: asked.role });
+    let judged = policy.judge(question, Caller { user: asked.user, role: asked.role, listed: None });
     match judged {
         Ok((route, grant)) => told.allowed(settings, &route, grant),
         Err(denied) => {

@@ -4,6 +4,7 @@
 //! Knows no HTTP statuses, no upstream and no configuration file.
 
 pub mod acl;
+mod adoption;
 mod authenticate;
 pub mod authority;
 mod conflicts;
@@ -22,15 +23,20 @@ mod segment;
 mod tests;
 
 use http::{HeaderMap, Method};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::UnixMillis;
 use crate::identity::RoleName;
+use crate::permission::{Permission, PermissionSet};
 use crate::session::Session;
+use crate::session::adopted::Adopted;
+use crate::session::adopter::Adopter;
 use crate::session::map::Sessions;
 use crate::session::token::Tokens;
 
-use acl::{Permission, RoleSettings};
+use acl::RoleSettings;
 use authenticate::Authenticator;
 use credentials::{Ambiguous, CredentialNames, Presented};
 use path::{CanonicalPath, OwnPath};
@@ -50,6 +56,14 @@ pub struct AccessSettings {
     pub case_sensitive: bool,
 }
 
+/// Where callers are known from.
+pub struct Callers {
+    pub sessions: Arc<Sessions>,
+    pub tokens: Arc<Tokens>,
+    /// `[sessions.adopt]`
+    pub adopter: Option<Arc<Adopter>>,
+}
+
 /// The question: everything of a request that bears on the decision.
 pub struct AccessRequest<'r> {
     pub path: CanonicalPath,
@@ -57,6 +71,8 @@ pub struct AccessRequest<'r> {
     pub headers: &'r HeaderMap,
     /// As it was sent.
     pub query: Option<&'r str>,
+    /// Where it came from.
+    pub client: IpAddr,
 }
 
 /// Why not, with what is known for the log.
@@ -89,6 +105,8 @@ pub enum Reason {
     DomainTokenUnknown,
     DomainTokenDisabled,
     DomainTokenInvalid,
+    /// The engine that may know the caller could not be asked.
+    EngineUnavailable,
     NoRoute,
     DenyRoute,
     NoPermission,
@@ -109,6 +127,7 @@ impl Reason {
             Self::DomainTokenUnknown => "domain_token_unknown",
             Self::DomainTokenDisabled => "domain_token_disabled",
             Self::DomainTokenInvalid => "domain_token_invalid",
+            Self::EngineUnavailable => "engine_unavailable",
             Self::NoRoute => "no_route",
             Self::DenyRoute => "deny_route",
             Self::NoPermission => "no_permission",
@@ -130,19 +149,19 @@ pub struct Access {
 impl Access {
     /// Compiles the settings, which `config` has found free of conflicts.
     #[must_use]
-    pub fn new(settings: AccessSettings, sessions: Arc<Sessions>, tokens: Arc<Tokens>) -> Self {
+    pub fn new(settings: AccessSettings, callers: Callers) -> Self {
         let AccessSettings { routes, roles, names, case_sensitive } = settings;
         let policy = Policy::new(&routes, &roles, case_sensitive);
-        let authenticator = Authenticator::new(sessions, tokens);
+        let Callers { sessions, tokens, adopter } = callers;
+        let authenticator = Authenticator::new(sessions, tokens, adopter);
         Self { policy, names, case_sensitive, authenticator }
     }
 
     /// The decision, in the contract's order: path, ambiguous credentials, what a public or deny route says, the
     /// caller, then route and permission: without good credentials nobody learns which routes exist. Awaits nothing
-    /// for a known session.
-    #[expect(clippy::unused_async, reason = "stores that must be asked for an unknown session come in here")]
+    /// for a known session, unless an engine made it and is to be asked about it again.
     pub async fn decide(&self, request: AccessRequest<'_>, now: UnixMillis) -> Result<Permit, Denied> {
-        let AccessRequest { path, method, headers, query } = request;
+        let AccessRequest { path, method, headers, query, client } = request;
         let question = Question { path: &path, method, query };
         let entry = self.policy.entry(question).map_err(|_| Denied::new(Reason::BadPath, None))?;
         let deny = |reason| Denied::new(reason, entry.map(|e| Arc::clone(&e.route)));
@@ -158,9 +177,9 @@ impl Access {
             Some((_, Rule::Authenticated | Rule::Resource { .. })) | None => {}
         }
 
-        let principal = self.authenticator.principal(&presented, now);
+        let principal = self.authenticator.caller(&presented, client, now).await;
         let principal = principal.map_err(|u| Denied { principal: u.principal, ..deny(u.reason) })?;
-        let caller = Caller { user: Some(principal.user()), role: principal.role() };
+        let caller = caller_of(&principal);
         let judged = entry.ok_or(Refusal { reason: Reason::NoRoute, asked: None });
         match judged.and_then(|e| self.policy.grant(e, question, caller).map(|grant| (e, grant))) {
             Ok((entry, grant)) => {
@@ -176,18 +195,32 @@ impl Access {
 
     /// The session that a request's credentials are of, for a logout: routes and permissions are not asked. A domain
     /// token has none.
-    pub fn session_of(
+    pub async fn session_of(
         &self,
         headers: &HeaderMap,
         query: Option<&str>,
+        client: IpAddr,
         now: UnixMillis,
-    ) -> Result<Arc<Session>, Reason> {
+    ) -> Result<(Arc<Session>, Judged), Reason> {
         let presented = Presented::read(headers, query, &self.names);
         let presented = presented.map_err(|Ambiguous| Reason::AmbiguousCredentials)?;
-        match self.authenticator.principal(&presented, now).map_err(|u| u.reason)? {
-            Principal::Session(session) => Ok(session),
+        let principal = self.authenticator.caller(&presented, client, now).await.map_err(|u| u.reason)?;
+        let credentials = Judged::of(&presented, &principal).ok_or(Reason::NoToken)?;
+        match principal {
+            Principal::Session(session) => Ok((session, credentials)),
             Principal::Domain(_) => Err(Reason::NoKey),
         }
+    }
+
+    /// What a caller holds, by resource: as the engine told it, else his role's.
+    #[must_use]
+    pub fn rights(&self, principal: &Principal) -> BTreeMap<String, Vec<&'static str>> {
+        if let Some(listed) = principal.adopted().and_then(Adopted::listed) {
+            let words = |held: PermissionSet| held.iter().map(Permission::as_str).collect();
+            return listed.iter().map(|(name, held)| (name.to_owned(), words(held))).collect();
+        }
+        let resources = self.role(principal.role()).into_iter().flat_map(acl::Role::resources);
+        resources.map(|(name, words)| (name.to_owned(), words.to_vec())).collect()
     }
 
     /// What a role holds, inherited resources merged in, and its number: for the login answer. None for a role
@@ -208,4 +241,9 @@ impl Access {
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
+}
+
+fn caller_of(principal: &Principal) -> Caller<'_> {
+    let listed = principal.adopted().and_then(Adopted::listed);
+    Caller { user: Some(principal.user()), role: principal.role(), listed }
 }

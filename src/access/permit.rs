@@ -5,14 +5,15 @@ use http::uri::PathAndQuery;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::acl::Permission;
 use super::credentials::Presented;
 use super::path::CanonicalPath;
 use super::policy::Grant;
 use super::route_tree::Entry;
 use super::routes::Route;
 use crate::identity::{RoleName, UserName};
+use crate::permission::Permission;
 use crate::session::Session;
+use crate::session::adopted::Adopted;
 use crate::session::domain_tokens::KnownToken;
 
 /// Who the caller turned out to be.
@@ -30,6 +31,15 @@ impl Principal {
         match self {
             Self::Session(session) => &session.user,
             Self::Domain(known) => &known.user,
+        }
+    }
+
+    /// What an engine told of him; none of one who was made known here.
+    #[must_use]
+    pub fn adopted(&self) -> Option<&Adopted> {
+        match self {
+            Self::Session(session) => session.adopted(),
+            Self::Domain(known) => known.adopted(),
         }
     }
 

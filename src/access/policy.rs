@@ -4,7 +4,7 @@
 use http::Method;
 use std::sync::Arc;
 
-use super::acl::{Permission, ResourceId, RoleSettings, Roles};
+use super::acl::{ResourceId, RoleSettings, Roles};
 use super::path::{BadPath, CanonicalPath, ENCODED_SLASH};
 use super::permit::Scope;
 use super::query;
@@ -12,6 +12,7 @@ use super::route_tree::{Entry, RouteTree};
 use super::routes::{Own, Route, RouteSettings, Rule};
 use super::{Denied, Reason};
 use crate::identity::{RoleName, UserName};
+use crate::permission::{Acl, Permission};
 
 /// Compiled routes and roles.
 pub struct Policy {
@@ -34,6 +35,16 @@ pub struct Question<'q> {
 pub struct Caller<'c> {
     pub user: Option<&'c UserName>,
     pub role: &'c RoleName,
+    /// Rights that were told whole; none: those of the role.
+    pub listed: Option<&'c Acl>,
+}
+
+impl<'c> Caller<'c> {
+    /// Of whom no more is known than his role.
+    #[must_use]
+    pub fn of_role(role: &'c RoleName) -> Self {
+        Self { user: None, role, listed: None }
+    }
 }
 
 /// What granted a request; both none where the route asks for no permission.
@@ -96,19 +107,23 @@ impl Policy {
         question: Question<'_>,
         caller: Caller<'_>,
     ) -> Result<Grant, Refusal> {
-        let (permission, own) = match &entry.route.rule {
+        let (name, permission, own) = match &entry.route.rule {
             Rule::Public | Rule::Authenticated => return Ok(Grant::default()),
             Rule::Deny => return Err(Refusal { reason: Reason::DenyRoute, asked: None }),
-            Rule::Resource { permission, own, .. } => (*permission, *own),
+            Rule::Resource { name, permission, own } => (name, *permission, *own),
         };
         let plain = permission.unwrap_or_else(|| Permission::of_method(question.method));
         let [first, second] = asked(plain, own, || owns(own, entry, question, caller.user));
         let refused = Refusal { reason: Reason::NoPermission, asked: first };
         let resource = self.resources.get(entry.number).copied().flatten();
-        let (Some(role), Some(on)) = (self.roles.get(caller.role), resource) else { return Err(refused) };
-        let all = role.holds(Permission::All, on);
-        let held =
-            [first, second].into_iter().flatten().find(|p| all || role.holds(*p, on)).ok_or(refused)?;
+        let role = self.roles.get(caller.role);
+        let holds = |permission| match (caller.listed, role, resource) {
+            (Some(acl), ..) => acl.holds(permission, name),
+            (None, Some(role), Some(on)) => role.holds(permission, on),
+            (None, ..) => false,
+        };
+        let all = holds(Permission::All);
+        let held = [first, second].into_iter().flatten().find(|p| all || holds(*p)).ok_or(refused)?;
         let scope = if all || !held.is_own() { Scope::All } else { Scope::Own };
         Ok(Grant { asked: Some(held), scope: Some(scope) })
     }
@@ -204,7 +219,7 @@ mod tests {
         let path = CanonicalPath::parse(target).map_err(|_| (Reason::BadPath, None))?;
         let (method, query) = (method.parse().unwrap(), path.sent().query());
         let question = Question { path: &path, method: &method, query };
-        let judged = policy().judge(question, Caller { user: Some(&user), role: &role });
+        let judged = policy().judge(question, Caller { user: Some(&user), role: &role, listed: None });
         judged.map(|(_, grant)| grant).map_err(|d| (d.reason, d.asked))
     }
 

@@ -3,8 +3,8 @@
 
 use http::Method;
 
-use super::acl::Permission;
 use super::segment;
+use crate::permission::Permission;
 use crate::telemetry::label::Label;
 
 /// Index of an upstream in the configuration's list of upstreams.

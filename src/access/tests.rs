@@ -15,6 +15,7 @@ use permit::Scope;
 use routes::Own;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
+const CLIENT: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 /// An `Access` with two sessions, `k` and `old` (expired), each with its key as its token's text, and a domain token.
 struct Scene {
@@ -37,6 +38,7 @@ impl Scene {
                 expires: UnixMillis(expires),
                 client: std::net::IpAddr::from([127, 0, 0, 1]),
                 last_used: UnixMillis(1),
+                adopted: None,
             };
             sessions.create(record, 0).await.unwrap();
         }
@@ -55,7 +57,10 @@ impl Scene {
             claims: Vec::new(),
         });
         let domain_token = tokens.sign_domain("id", UnixMillis(2_000_000), "d.test").unwrap();
-        let access = Access::new(settings(), Arc::new(sessions), Arc::new(tokens));
+        let access = Access::new(
+            settings(),
+            Callers { sessions: Arc::new(sessions), tokens: Arc::new(tokens), adopter: None },
+        );
         Self { access, domain_token }
     }
 
@@ -63,7 +68,13 @@ impl Scene {
         let uri: http::Uri = target.parse().unwrap();
         let headers = map(headers);
         let path = CanonicalPath::of(&uri).map_err(|_| Denied::new(Reason::BadPath, None))?;
-        let request = AccessRequest { path, method: &Method::GET, headers: &headers, query: uri.query() };
+        let request = AccessRequest {
+            path,
+            method: &Method::GET,
+            headers: &headers,
+            query: uri.query(),
+            client: CLIENT,
+        };
         self.access.decide(request, NOW).await
     }
 
@@ -193,7 +204,8 @@ async fn a_denial_names_what_is_known_for_the_log() {
     let scene = Scene::new().await;
     let uri: http::Uri = "/own/100".parse().unwrap();
     let (path, headers) = (CanonicalPath::of(&uri).unwrap(), map(GOOD));
-    let request = AccessRequest { path, method: &Method::DELETE, headers: &headers, query: None };
+    let request =
+        AccessRequest { path, method: &Method::DELETE, headers: &headers, query: None, client: CLIENT };
     let denied = scene.access.decide(request, NOW).await.err().unwrap();
     assert_eq!((denied.reason, denied.asked), (Reason::NoPermission, Some(Permission::DeleteOwn)));
     assert_eq!(denied.route.map(|r| r.label.to_string()).as_deref(), Some("/own/{user}"));
@@ -203,12 +215,12 @@ async fn a_denial_names_what_is_known_for_the_log() {
 #[tokio::test]
 async fn a_session_logs_out_and_a_domain_token_does_not() {
     let scene = Scene::new().await;
-    let session_of = |headers: &[(&'static str, &str)], query| {
-        scene.access.session_of(&map(headers), query, NOW).map(|s| s.id)
+    let session_of = async |headers: &[(&'static str, &str)], query| {
+        scene.access.session_of(&map(headers), query, CLIENT, NOW).await.map(|(session, _)| session.id)
     };
-    assert_eq!(session_of(GOOD, None), Ok(KeyHash::of("k")));
-    assert_eq!(session_of(&[], Some("x_key=k&access_token=k")), Ok(KeyHash::of("k")));
-    assert_eq!(session_of(GOOD, Some("x_key=k")), Err(Reason::AmbiguousCredentials));
-    assert_eq!(session_of(&[], None), Err(Reason::NoToken));
-    assert_eq!(session_of(&[("x-access-token", &scene.domain_token)], None), Err(Reason::NoKey));
+    assert_eq!(session_of(GOOD, None).await, Ok(KeyHash::of("k")));
+    assert_eq!(session_of(&[], Some("x_key=k&access_token=k")).await, Ok(KeyHash::of("k")));
+    assert_eq!(session_of(GOOD, Some("x_key=k")).await, Err(Reason::AmbiguousCredentials));
+    assert_eq!(session_of(&[], None).await, Err(Reason::NoToken));
+    assert_eq!(session_of(&[("x-access-token", &scene.domain_token)], None).await, Err(Reason::NoKey));
 }

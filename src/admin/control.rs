@@ -8,8 +8,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::frame::Refusal;
 use crate::clock::Clock;
+use crate::engine::EngineCounts;
 use crate::gateway::live::LiveCell;
 use crate::server::counts::ServerCounts;
+use crate::session::engine_logout::EngineLogouts;
 use crate::session::map::Sessions;
 use crate::telemetry::metrics::Metrics;
 
@@ -19,6 +21,8 @@ pub struct Control {
     pub clock: Clock,
     pub metrics: Metrics,
     pub server: ServerCounts,
+    pub engine: Arc<EngineCounts>,
+    pub engine_logouts: Arc<EngineLogouts>,
     /// Access lines lost so far.
     pub lines_dropped: Arc<AtomicU64>,
     pub reloads: mpsc::Sender<ReloadRequest>,

@@ -39,6 +39,7 @@ fn text(control: &Control, format: Format) -> String {
     requests(&mut out, &totals);
     upstreams(&mut out, &totals, &live);
     sessions(&mut out, control);
+    engine(&mut out, control, &live);
     connections(&mut out, control);
     program(&mut out, control);
     out.end()
@@ -125,6 +126,26 @@ fn sessions(out: &mut Exposition, control: &Control) {
         let labels = |result| [("store", store), ("operation", operation.as_str()), ("result", result)];
         counter.add(&labels("ok"), good).add(&labels("failed"), failed);
     }
+}
+
+/// Of an engine whose sessions are taken over; none without one.
+fn engine(out: &mut Exposition, control: &Control, live: &Live) {
+    if live.engine.is_none() {
+        return;
+    }
+    let mut requests =
+        out.counter("postern_engine_requests_total", "What the engine was asked and how it answered.");
+    for (call, result, n) in control.engine.counts() {
+        requests.add(&[("call", call.as_str()), ("result", result)], n);
+    }
+    let shed = live.adopter.as_ref().map_or(0, |adopter| adopter.shed());
+    out.gauge(
+        "postern_engine_lookups_shed",
+        "Questions not asked, there being too many, since the last reload.",
+    )
+    .add(&[], shed);
+    out.gauge("postern_engine_logouts_pending", "Ended sessions that the engine has not heard of yet.")
+        .add(&[], control.engine_logouts.pending());
 }
 
 fn connections(out: &mut Exposition, control: &Control) {

@@ -37,6 +37,7 @@ fn shown(token: &KnownToken) -> Value {
     let origin = match token.origin {
         Origin::Configuration => "configuration",
         Origin::Minted => "minted",
+        Origin::Engine => "engine",
     };
     json!({ "id": id, "role": role.as_str(), "expires": rfc3339(*expires), "enabled": enabled, "origin": origin })
 }

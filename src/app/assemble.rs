@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::StartError;
 use crate::clock::Clock;
-use crate::config::{Loaded, Settings};
+use crate::config::{DirectorySettings, Loaded, Settings};
 use crate::directory::Directory;
 use crate::directory::file::FileDirectory;
 use crate::drain::Drain;
+use crate::engine::{Engine, EngineCounts, EngineSettings};
 use crate::gateway::cors::Cors;
 use crate::gateway::live::{About, Live};
 use crate::server::tls::{Resumption, server_config_resuming};
+use crate::session::adopter::{AdoptSettings, Adopter};
 use crate::session::map::Sessions;
 use crate::session::token::{DomainToken, Tokens};
 use crate::telemetry::LogSettings;
@@ -22,6 +24,7 @@ pub(super) struct Base {
     pub(super) drain: Drain,
     pub(super) sessions: Arc<Sessions>,
     pub(super) resumption: Resumption,
+    pub(super) engine_counts: Arc<EngineCounts>,
 }
 
 /// One configuration, whole, not in place yet.
@@ -44,10 +47,10 @@ pub(super) fn assemble(
         listen,
         tls,
         token,
-        login,
-        users,
+        mut login,
+        directory,
         domain_tokens,
-        sessions: _,
+        sessions,
         upstreams,
         access,
         cors,
@@ -61,6 +64,8 @@ pub(super) fn assemble(
         clock: base.clock.clone(),
         drain: base.drain.clone(),
     };
+    let (directory, engine, adopter) = who_is_known(directory, sessions.adopt, &base.engine_counts)?;
+    login.rights_by_role = adopter.as_ref().is_some_and(|adopter| adopter.is_by_role());
     let tls = tls.filter(|_| listen.https.is_some());
     let files = files.into_iter().map(|file| file.path).collect();
     let warnings = warnings.iter().map(ToString::to_string).collect();
@@ -68,7 +73,9 @@ pub(super) fn assemble(
         access,
         sessions: Arc::clone(&base.sessions),
         tokens: Arc::new(Tokens::new(&token)),
-        directory: Directory::new(FileDirectory::new(users)),
+        directory,
+        engine,
+        adopter,
         login,
         cors: cors.as_ref().map(Cors::new).transpose()?,
         limits,
@@ -80,4 +87,25 @@ pub(super) fn assemble(
     };
     let tls = tls.map(|tls| server_config_resuming(tls, &base.resumption)).transpose()?;
     Ok(Assembled { live, tls, domain_tokens, admin, log })
+}
+
+type Known = (Directory, Option<Arc<Engine>>, Option<Arc<Adopter>>);
+
+/// Who may log in, and whom an engine makes known. An engine that is named twice is one.
+fn who_is_known(
+    directory: DirectorySettings,
+    adopt: Option<AdoptSettings>,
+    counts: &Arc<EngineCounts>,
+) -> Result<Known, StartError> {
+    let engine = |settings: &EngineSettings| Engine::new(settings, Arc::clone(counts)).map(Arc::new);
+    let DirectorySettings { users, webitel, file_first } = directory;
+    let asked_at_login = webitel.as_ref().map(engine).transpose()?;
+    let asked_later = match &adopt {
+        Some(adopt) if webitel.as_ref() == Some(&adopt.engine) => asked_at_login.clone(),
+        Some(adopt) => Some(engine(&adopt.engine)?),
+        None => None,
+    };
+    let adopter = asked_later.clone().zip(adopt).map(|(engine, adopt)| Arc::new(Adopter::new(engine, adopt)));
+    let directory = Directory::new(FileDirectory::new(users)).with_engine(asked_at_login.clone(), file_first);
+    Ok((directory, asked_at_login.or(asked_later), adopter))
 }

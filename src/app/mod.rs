@@ -27,12 +27,14 @@ use crate::gateway::{Gateway, Shared};
 use crate::server::Limits;
 use crate::server::tls::{self, Resumption};
 use crate::server::worker::Listeners;
+use crate::session::engine_logout::EngineLogouts;
 use crate::session::map::Sessions;
 use crate::session::store;
 use crate::telemetry::access_log::{AccessLog, LineBuffer, Writer};
 use crate::telemetry::exchange::Scribe;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{log, output};
+use crate::trust::TrustFault;
 use crate::upstream::UpstreamFault;
 
 use assemble::{Assembled, Base, assemble};
@@ -53,6 +55,8 @@ enum StartError {
     Tls(#[from] tls::TlsFault),
     #[error(transparent)]
     Upstream(#[from] UpstreamFault),
+    #[error("the engine's url: {0}")]
+    Engine(#[from] TrustFault),
     #[error("cors: {0}")]
     Cors(#[from] http::header::InvalidHeaderValue),
 }
@@ -96,12 +100,20 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
 
     let store = store::open(&loaded.settings.sessions)?;
     let sessions = Arc::new(Sessions::open(store, &clock).await?);
-    let base = Base { clock: clock.clone(), drain: drain.clone(), sessions, resumption: Resumption::new()? };
+    let base = Base {
+        clock: clock.clone(),
+        drain: drain.clone(),
+        sessions,
+        resumption: Resumption::new()?,
+        engine_counts: Arc::default(),
+    };
+    let engine_logouts = EngineLogouts::new(Arc::clone(&base.sessions), clock.clone());
+    let engine_counts = Arc::clone(&base.engine_counts);
     let Assembled { live, tls, domain_tokens, .. } = assemble(loaded, &base, None)?;
     listeners.live().tls.store(tls.map(Arc::new));
     base.sessions.domain_tokens().configure(&domain_tokens);
     // The user file may have changed while nothing ran: who left it has no session, a new role acts.
-    base.sessions.reconcile(|user| live.directory.role_of(user)).await?;
+    base.sessions.reconcile(|session| live.role_of(session)).await?;
     announce(&live, &listeners, gate.as_ref().map(|(_, addr)| *addr), &base.sessions);
 
     let live = Arc::new(LiveCell::new(live));
@@ -109,6 +121,7 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
     let shared = Arc::new(Shared {
         live: Arc::clone(&live),
         login: LoginService::start(Arc::clone(&base.sessions), clock.clone())?,
+        engine_logouts: Arc::clone(&engine_logouts),
         in_flight: InFlightCount::default(),
         metrics: metrics.clone(),
         clock: clock.clone(),
@@ -130,6 +143,8 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
         clock: clock.clone(),
         metrics: metrics.clone(),
         server: counts,
+        engine: engine_counts,
+        engine_logouts: Arc::clone(&engine_logouts),
         lines_dropped,
         reloads,
         drain: drain_asked,
@@ -140,6 +155,7 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
     notify(&[sd_notify::NotifyState::Ready]);
     ready();
     tokio::spawn(sweep(sessions, clock));
+    tokio::spawn(engine_logouts.drive());
     orders.obey_until_the_end(&reloader).await;
     let limits = live.load().limits.clone();
     finish(&drain, &limits, writer, workers).await;

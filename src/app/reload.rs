@@ -138,7 +138,7 @@ impl Reloader {
         let generation = self.live.swap(live);
         // Behind the swap: whoever logs in from here on is judged by the new directory.
         let directory = self.live.load();
-        match self.base.sessions.reconcile(|user| directory.directory.role_of(user)).await {
+        match self.base.sessions.reconcile(|session| directory.role_of(session)).await {
             Ok(changed) => tracing::debug!(changed.ended, changed.new_role, "sessions follow the user file"),
             Err(error) => tracing::warn!(%error, "sessions that ended or changed are not stored yet"),
         }

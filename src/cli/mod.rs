@@ -121,11 +121,11 @@ fn check(config: Option<PathBuf>) -> ExitCode {
     };
     tell(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
     tell(loaded.unsupported.iter().map(|later| format!("warning: {later}; `run` refuses it")));
-    let config::Settings { access, users, upstreams, .. } = &loaded.settings;
+    let config::Settings { access, directory, upstreams, .. } = &loaded.settings;
     let (routes, roles) = (access.routes.len(), access.roles.len());
     print(&format!(
         "ok: {routes} routes, {roles} roles, {} users, {} upstreams",
-        users.len(),
+        directory.users.len(),
         upstreams.len()
     ))
 }

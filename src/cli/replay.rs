@@ -171,7 +171,7 @@ impl<'s> Judge<'s> {
         let (user, role) = (recorded.user.as_deref().map(UserName::new), recorded.role.as_deref());
         let role = RoleName::new(role.unwrap_or_default());
         let unknown = was == Decision::Deny && reason.is_some_and(is_of_credentials);
-        match self.policy.judge(question, Caller { user: user.as_ref(), role: &role }) {
+        match self.policy.judge(question, Caller { user: user.as_ref(), ..Caller::of_role(&role) }) {
             Ok((route, _)) => {
                 let upgrade = recorded.status == 101 || reason == Some(Rejection::UpgradeDenied.reason());
                 let denied = (unknown || recorded.role.is_none()) && route.rule != Rule::Public
@@ -235,10 +235,11 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::acl::{Permission, RoleSettings};
+    use crate::access::acl::RoleSettings;
     use crate::access::credentials::CredentialNames;
     use crate::access::routes::{Own, RouteSettings};
     use crate::access::samples::route;
+    use crate::permission::Permission;
 
     fn settings() -> AccessSettings {
         let rule =

@@ -14,6 +14,7 @@ use crate::clock::{Clock, UnixMillis};
 use crate::identity::{RoleName, UserName};
 use crate::secret::{KeyHash, TokenHash};
 use crate::session::SessionRecord;
+use crate::session::adopted::Rights;
 use crate::session::store::{self, Store};
 
 /// Records that are on their way to the store at once.
@@ -52,6 +53,9 @@ struct Line {
     expires: u64,
     last_used: u64,
     client: IpAddr,
+    /// The rights of a session that an engine made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adopted: Option<serde_json::Value>,
 }
 
 pub(super) fn run(command: Sessions) -> ExitCode {
@@ -133,12 +137,16 @@ impl Line {
             expires: record.expires.0,
             last_used: record.last_used.0,
             client: record.client,
+            adopted: record.adopted.as_ref().map(Rights::to_json),
         }
     }
 
     fn record(self) -> Result<SessionRecord, String> {
         let hash = |name: &str, text: &str| {
             KeyHash::from_hex(text).ok_or_else(|| format!("{name} must be 64 hexadecimal digits"))
+        };
+        let rights = |json| {
+            Rights::from_json(json).ok_or("adopted must be \"roles\" or resources with their permissions")
         };
         Ok(SessionRecord {
             id: hash("id", &self.id)?,
@@ -149,6 +157,7 @@ impl Line {
             expires: UnixMillis(self.expires),
             client: self.client,
             last_used: UnixMillis(self.last_used),
+            adopted: self.adopted.as_ref().map(rights).transpose()?,
         })
     }
 }
@@ -172,7 +181,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_exported_is_what_was_imported() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = SessionSettings { file: Some(folder.path().join("s.db")) };
+        let settings =
+            SessionSettings { file: Some(folder.path().join("s.db")), ..SessionSettings::default() };
         let store = store::open(&settings).unwrap();
         let text = format!("{}\n\n{}\n", line("a"), line("b"));
         assert_eq!(import(&store, text.as_bytes()).await, Ok(2));

@@ -59,27 +59,6 @@ fn nodes(table: &mut Table, name: &str, f: &mut Findings) {
     table.parsed_list(name, f, values::node);
 }
 
-/// `[sessions.adopt]`
-pub(super) fn adopt(mut table: Table, f: &mut Findings) {
-    engine_url(&mut table, f);
-    table.duration("revalidate", MINUTE, f);
-    table.word("rights", &[("whoami", ()), ("roles", ())], f);
-    table.duration("negative_ttl", Duration::from_secs(10), f);
-    table.number("max_lookups_per_second", 50u32, 1, f);
-    table.finish(f);
-}
-
-/// `directory.webitel`
-pub(super) fn webitel(mut table: Table, f: &mut Findings) {
-    engine_url(&mut table, f);
-    table.finish(f);
-}
-
-fn engine_url(table: &mut Table, f: &mut Findings) {
-    let url = table.parsed("url", f, values::http_url);
-    table.required("url", url, f);
-}
-
 /// `[authz]`: of listeners that come later.
 pub(super) fn authz(mut table: Table, f: &mut Findings) {
     let words = [("any", ()), ("nginx", ()), ("forwarded", ()), ("envoy", ())];

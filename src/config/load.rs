@@ -6,9 +6,9 @@ use super::findings::Findings;
 use super::listen::{self, Listen};
 use super::table::Table;
 use super::tree::Origin;
-use super::{Settings, Source, front, include, later, login, roles, routes, shown, tls, upstreams, users};
+use super::{DirectorySettings, Settings, Source};
+use super::{front, include, later, login, roles, routes, shown, tls, upstreams, users};
 use crate::access::AccessSettings;
-use crate::directory::file::User;
 use crate::server::tls::TlsSettings;
 use crate::session::token::DomainToken;
 
@@ -27,7 +27,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde
     let login = login::login(root.table("login", f), f);
     let sessions = login::sessions(root.table("sessions", f), f);
     let upstreams = upstreams::upstreams(root.table("upstreams", f), f);
-    let (access, users, domain_tokens) = access(&mut root, &upstreams, &env, f);
+    let (access, directory, domain_tokens) = access(&mut root, &upstreams, &env, f);
     let cors = root.table("cors", f).map(|table| front::cors(table, f));
     let admin = root.table("admin", f);
     let admin = listen.as_ref().and_then(|listen| listen::admin(admin, listen, f));
@@ -46,7 +46,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde
         tls,
         token,
         login,
-        users,
+        directory: directory?,
         domain_tokens,
         sessions,
         upstreams,
@@ -79,17 +79,14 @@ fn access(
     upstreams: &[crate::upstream::UpstreamSettings],
     env: &Environment,
     f: &mut Findings,
-) -> (AccessSettings, Vec<User>, Vec<DomainToken>) {
+) -> (AccessSettings, Option<DirectorySettings>, Vec<DomainToken>) {
     let roles = roles::roles(root.table("roles", f), f);
-    let users = match required(root, "directory", f) {
-        Some(table) => users::directory(table, &roles, env, f),
-        None => Vec::new(),
-    };
+    let directory = required(root, "directory", f).map(|table| users::directory(table, &roles, env, f));
     let domain_tokens = users::domain_tokens(root.table("domain_tokens", f), &roles, f);
     let case_sensitive = front::case_sensitive(root.table("paths", f), f);
     let routes = routes::routes(root.tables("routes", f), upstreams, case_sensitive, f);
     let names = front::credentials(root.table("credentials", f), f);
-    (AccessSettings { routes, roles, names, case_sensitive }, users, domain_tokens)
+    (AccessSettings { routes, roles, names, case_sensitive }, directory, domain_tokens)
 }
 
 /// Users are looked for in the main file by many.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::engine;
 use super::files;
 use super::findings::Findings;
 use super::later;
@@ -43,20 +44,20 @@ fn not_empty(text: &str) -> Result<String, String> {
 /// Without the section: what the contract gives as defaults.
 pub(super) fn login(table: Option<Table>, f: &mut Findings) -> LoginSettings {
     let mut settings = LoginSettings {
-        cdr: serde_json::json!({}),
+        cdr: None,
         hide_unknown_user: false,
         answers: Answers::Documented,
         max_failures: 10,
         window: Duration::from_secs(300),
         max_sessions_per_user: 0,
+        rights_by_role: false,
     };
     let Some(mut table) = table else { return settings };
     if let Some(cdr) = table.table("cdr", f) {
-        settings.cdr = object(cdr, f);
+        settings.cdr = Some(object(cdr, f));
     }
     let hides = [("not_found", false), ("invalid_credentials", true)];
     settings.hide_unknown_user = table.word("unknown_user", &hides, f).unwrap_or(false);
-    table.not_yet_word("answers", "engine", f);
     let answers = [("documented", Answers::Documented), ("engine", Answers::Engine)];
     settings.answers = table.word("answers", &answers, f).unwrap_or(settings.answers);
     settings.max_failures = table.number("max_failures", settings.max_failures, 1, f);
@@ -102,10 +103,7 @@ pub(super) fn sessions(table: Option<Table>, f: &mut Findings) -> SessionSetting
     if let Some(redis) = table.table("redis", f) {
         later::redis(redis, f);
     }
-    table.not_yet("adopt", f);
-    if let Some(adopt) = table.table("adopt", f) {
-        later::adopt(adopt, f);
-    }
+    let adopt = table.table("adopt", f).and_then(|adopt| engine::adopt(adopt, f));
     let origin = table.place_of("file");
     let file = table.parsed("file", f, |text| {
         if text.is_empty() {
@@ -123,5 +121,5 @@ pub(super) fn sessions(table: Option<Table>, f: &mut Findings) -> SessionSetting
         }
     });
     table.finish(f);
-    SessionSettings { file: file.flatten() }
+    SessionSettings { file: file.flatten(), adopt }
 }

@@ -6,6 +6,7 @@
 //! nobody took is unknown. [`values`] reads scalars and [`files`] the files that are named; the rest is one file a
 //! group of sections.
 
+mod engine;
 mod environment;
 mod files;
 mod findings;
@@ -36,6 +37,7 @@ use crate::access::AccessSettings;
 use crate::access::routes::Place;
 use crate::admin::AdminSettings;
 use crate::directory::file::User;
+use crate::engine::EngineSettings;
 use crate::gateway::cors::CorsSettings;
 use crate::gateway::login::LoginSettings;
 use crate::server::tls::TlsSettings;
@@ -53,8 +55,7 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     pub token: TokenSettings,
     pub login: LoginSettings,
-    /// Of `directory.file`.
-    pub users: Vec<User>,
+    pub directory: DirectorySettings,
     /// `[domain_tokens]`
     pub domain_tokens: Vec<DomainToken>,
     pub sessions: SessionSettings,
@@ -64,6 +65,15 @@ pub struct Settings {
     pub admin: Option<AdminSettings>,
     pub limits: Limits,
     pub log: LogSettings,
+}
+
+/// `[directory]`
+pub struct DirectorySettings {
+    /// Of `directory.file`.
+    pub users: Vec<User>,
+    pub webitel: Option<EngineSettings>,
+    /// The file is named before the engine.
+    pub file_first: bool,
 }
 
 /// One thing that is wrong: `file:line: key: what is wrong, what would be right`.

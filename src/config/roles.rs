@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use super::findings::{Findings, hint};
 use super::table::{Table, Text};
 use super::tree::Origin;
-use crate::access::acl::{self, Permission, RoleSettings};
+use crate::access::acl::{self, RoleSettings};
 use crate::identity::RoleName;
+use crate::permission::Permission;
 
 /// In the order of their names.
 pub(super) fn roles(table: Option<Table>, f: &mut Findings) -> Vec<RoleSettings> {

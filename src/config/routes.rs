@@ -3,11 +3,11 @@
 use super::findings::{Findings, hint};
 use super::front;
 use super::table::Table;
-use crate::access::acl::Permission;
 use crate::access::route_tree;
 use crate::access::routes::{
     self, BodyCredentials, Own, RouteSettings, Rule, Target, UpstreamId, WebSocketMode,
 };
+use crate::permission::Permission;
 use crate::upstream::UpstreamSettings;
 
 /// In the order of the files.

@@ -51,6 +51,12 @@ impl Table {
         self.places.get(name).unwrap_or(&self.origin).clone()
     }
 
+    /// Whether both keys are there, the one on an earlier line than the other.
+    pub(super) fn comes_before(&self, one: &str, other: &str) -> bool {
+        let line = |name| self.places.get(name).map(|origin| origin.place().line);
+        line(one).zip(line(other)).is_some_and(|(one, other)| one < other)
+    }
+
     /// The keys that are left.
     pub(super) fn names(&self) -> Vec<String> {
         self.entries.keys().cloned().collect()

@@ -126,9 +126,9 @@ fn a_good_configuration_passes_without_a_word() {
     let loaded = scene.good();
     assert!(loaded.warnings.is_empty() && loaded.unsupported.is_empty(), "{:?}", loaded.warnings);
     assert_eq!(loaded.files.len(), 7, "{:?}", loaded.files);
-    let Settings { listen, tls, token, users, sessions, access, admin, limits, .. } = loaded.settings;
+    let Settings { listen, tls, token, directory, sessions, access, admin, limits, .. } = loaded.settings;
     assert_eq!(listen.https, Some("127.0.0.1:8443".parse().unwrap()));
-    assert!(tls.is_some() && admin.is_some() && users.len() == 1);
+    assert!(tls.is_some() && admin.is_some() && directory.users.len() == 1);
     assert_eq!(token.secret.expose_secret(), b"a key of 32 bytes or a little more\n");
     assert_eq!(token.ttl, Duration::from_secs(100 * 86_400));
     assert_eq!(sessions.file, Some(scene.path("sessions.db")));
@@ -281,7 +281,7 @@ fn paths_are_relative_to_the_file_that_holds_them() {
     scene.put("sub/part.toml", "[directory]\nfile = \"deep/users.toml\"\n");
     scene.put("sub/deep/users.toml", &USERS.replace("role", "totp_secret_file = \"totp.key\"\nrole"));
     scene.put("sub/deep/totp.key", "GEZDGNBVGY3TQOJQ\n");
-    assert!(scene.good().settings.users[0].totp.is_some());
+    assert!(scene.good().settings.directory.users[0].totp.is_some());
     fs::remove_file(scene.path("sub/deep/totp.key")).unwrap();
     scene.put("totp.key", "GEZDGNBVGY3TQOJQ\n");
     scene.fails("sub/deep/users.toml:3: users.a@d.totp_secret_file: ");
@@ -301,7 +301,7 @@ fn the_environment_overrides_scalars_of_every_type() {
         .env("POSTERN_USERS__A@D__ROLE", "high")
         .env("POSTERN_SERVICE_HOST", "10.96.0.10");
     scene.put("env.key", "another key, of at least 32 bytes");
-    let Settings { listen, limits, upstreams, access, token, users, .. } = scene.good().settings;
+    let Settings { listen, limits, upstreams, access, token, directory, .. } = scene.good().settings;
     assert_eq!(listen.http, Some("127.0.0.1:81".parse().unwrap()));
     assert_eq!((limits.max_requests, limits.max_header_bytes), (77, 16 * 1024));
     assert_eq!(
@@ -310,7 +310,7 @@ fn the_environment_overrides_scalars_of_every_type() {
     );
     assert!(access.case_sensitive && access.roles[0].number == Some(9));
     assert_eq!(token.secret.expose_secret(), b"another key, of at least 32 bytes");
-    assert_eq!(users[0].role.as_str(), "high");
+    assert_eq!(directory.users[0].role.as_str(), "high");
 }
 
 #[test]

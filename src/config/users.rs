@@ -1,10 +1,11 @@
 //! `[directory]`, `[users]` in the file that it names, and `[domain_tokens]`.
 
+use super::DirectorySettings;
+use super::engine;
 use super::environment::{Environment, Part};
 use super::files;
 use super::findings::Findings;
 use super::include;
-use super::later;
 use super::roles;
 use super::table::{Table, Text};
 use super::tree::Origin;
@@ -17,30 +18,29 @@ use crate::identity::UserName;
 use crate::secret::{ExposeSecret, SecretSlice};
 use crate::session::token::DomainToken;
 
-/// The users of `directory.file`, in the order of their names.
+/// Its users are in the order of their names.
 pub(super) fn directory(
     mut table: Table,
     roles: &[RoleSettings],
     env: &Environment,
     f: &mut Findings,
-) -> Vec<User> {
-    table.not_yet("webitel", f);
-    if let Some(webitel) = table.table("webitel", f) {
-        later::webitel(webitel, f);
-    }
+) -> DirectorySettings {
+    let file_first = !table.comes_before("webitel", "file");
+    let webitel = table.table("webitel", f).and_then(|webitel| engine::webitel(webitel, f));
     let key = table.key("file");
     let named = table.text_at("file", f);
     if !table.has("file") && !table.has("webitel") {
         table.fault("file", "is missing, and so is directory.webitel: nobody could log in; name one", f);
     }
     table.finish(f);
-    match named {
+    let users = match named {
         Some(named) => user_file(&named, &key, roles, env, f).unwrap_or_default(),
         None => {
             env.refuse(Part::Users, f);
             Vec::new()
         }
-    }
+    };
+    DirectorySettings { users, webitel, file_first }
 }
 
 fn user_file(

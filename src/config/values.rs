@@ -74,8 +74,8 @@ pub(super) fn url<S: Copy>(text: &str, schemes: &[(&str, S, u16)]) -> Result<Url
 }
 
 /// `http` and `https` without a path, as every server of ours is named.
-pub(super) fn http_url(text: &str) -> Result<Url<()>, String> {
-    let url = url(text, &[("http", (), 80), ("https", (), 443)])?;
+pub(super) fn http_url(text: &str) -> Result<Url<bool>, String> {
+    let url = url(text, &[("http", false, 80), ("https", true, 443)])?;
     if url.rest.is_empty() {
         Ok(url)
     } else {

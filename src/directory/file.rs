@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::password::Stored;
-use super::{Proof, Refusal, Verified, Verifier};
+use super::{Proof, Refusal, Verifier};
 use crate::identity::{RoleName, UserName};
 use crate::secret::{SecretSlice, SecretString};
 
@@ -67,7 +67,7 @@ impl FileDirectory {
         verifier: &Verifier,
         name: &str,
         proof: Proof,
-    ) -> Result<Verified, Refusal> {
+    ) -> Result<(UserName, RoleName), Refusal> {
         let user = self.user(name);
         let missing = if user.is_some() { Refusal::InvalidCredentials } else { Refusal::UnknownUser };
         let password = proof.password.ok_or(missing)?;
@@ -83,10 +83,10 @@ impl FileDirectory {
         if let Some(secret) = &user.totp {
             let code = proof.code.filter(|code| !code.is_empty()).ok_or(Refusal::CodeRequired)?;
             if !verifier.used_codes.take(&user.name, secret, &code, verifier.clock.now()) {
-                return Err(Refusal::InvalidCredentials);
+                return Err(Refusal::WrongCode);
             }
         }
-        Ok(Verified { user: user.name.clone(), role: user.role.clone() })
+        Ok((user.name.clone(), user.role.clone()))
     }
 
     /// A refused login takes as long as the slowest hash of the file, whoever it names and however his own password is
@@ -141,8 +141,9 @@ mod tests {
         password: Option<&str>,
         code: Option<&str>,
     ) -> Result<String, Refusal> {
-        let proof = Proof { password: password.map(SecretString::from), code: code.map(str::to_owned) };
-        directory.verify(by, name, proof).await.map(|verified| verified.user.to_string())
+        let (password, code) = (password.map(SecretString::from), code.map(str::to_owned));
+        let proof = Proof { password, code, client: std::net::IpAddr::from([127, 0, 0, 1]) };
+        directory.verify(by, name, proof).await.map(|(user, _)| user.to_string())
     }
 
     #[tokio::test]
@@ -186,10 +187,10 @@ mod tests {
             ("wrong", None, Err(Refusal::InvalidCredentials)),
             ("right", None, Err(Refusal::CodeRequired)),
             ("right", Some(""), Err(Refusal::CodeRequired)),
-            ("right", Some("000000"), Err(Refusal::InvalidCredentials)),
+            ("right", Some("000000"), Err(Refusal::WrongCode)),
             ("wrong", Some("287082"), Err(Refusal::InvalidCredentials)),
             ("right", Some("287082"), Ok("two@d".to_owned())),
-            ("right", Some("287082"), Err(Refusal::InvalidCredentials)),
+            ("right", Some("287082"), Err(Refusal::WrongCode)),
         ] {
             assert_eq!(
                 verify(&directory, &by, "two@d", Some(password), code).await,

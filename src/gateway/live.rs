@@ -11,11 +11,15 @@ use std::sync::{Arc, OnceLock};
 use super::cors::Cors;
 use super::login::LoginSettings;
 use crate::access::policy::Policy;
-use crate::access::{Access, AccessSettings};
+use crate::access::{Access, AccessSettings, Callers};
 use crate::clock::UnixMillis;
 use crate::directory::Directory;
+use crate::engine::Engine;
+use crate::identity::RoleName;
 use crate::peer::TrustedProxies;
 use crate::server::Limits;
+use crate::session::Session;
+use crate::session::adopter::Adopter;
 use crate::session::map::Sessions;
 use crate::session::token::Tokens;
 use crate::upstream::{UpstreamSet, Upstreams};
@@ -27,6 +31,9 @@ pub struct Live {
     pub sessions: Arc<Sessions>,
     pub tokens: Arc<Tokens>,
     pub directory: Directory,
+    /// Whose sessions are taken over; asked when one of them logs out.
+    pub engine: Option<Arc<Engine>>,
+    pub adopter: Option<Arc<Adopter>>,
     pub login: LoginSettings,
     pub cors: Option<Cors>,
     pub limits: Limits,
@@ -50,6 +57,16 @@ pub struct About {
 }
 
 impl Live {
+    /// The role that a session has by this configuration; none: it ends. That of an engine's session is the engine's
+    /// to say, as long as an engine is named.
+    #[must_use]
+    pub fn role_of(&self, session: &Session) -> Option<RoleName> {
+        match session.adopted() {
+            Some(_) => self.engine.as_ref().map(|_| session.role.clone()),
+            None => self.directory.role_of(&session.user),
+        }
+    }
+
     /// The rules alone, for explanations.
     pub fn policy(&self) -> &Policy {
         let AccessSettings { routes, roles, case_sensitive, .. } = &self.access;
@@ -125,7 +142,12 @@ impl ThreadLive {
     fn of(shared: &LiveCell) -> Self {
         let generation = shared.generation();
         let live = shared.load();
-        let access = Access::new(live.access.clone(), Arc::clone(&live.sessions), Arc::clone(&live.tokens));
+        let callers = Callers {
+            sessions: Arc::clone(&live.sessions),
+            tokens: Arc::clone(&live.tokens),
+            adopter: live.adopter.clone(),
+        };
+        let access = Access::new(live.access.clone(), callers);
         let upstreams = Upstreams::new(Arc::clone(&live.upstreams));
         Self { live, access, upstreams, generation }
     }

@@ -13,22 +13,24 @@ use super::login_body::LoginBody;
 use super::throttle::{Allowance, Throttle};
 use crate::access::{Access, query};
 use crate::body::{Full, ReadError, read_whole};
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::Clock;
 use crate::directory::hashing::Hashing;
 use crate::directory::totp::UsedCodes;
 use crate::directory::{Directory, Proof, Refusal, Verified, Verifier};
-use crate::identity::UserName;
-use crate::secret::{KeyHash, TokenHash};
-use crate::session::SessionRecord;
+use crate::engine::{LoginAnswer, Passed};
+use crate::identity::{RoleName, UserName};
+use crate::secret::{ExposeSecret, KeyHash, SecretString, TokenHash};
+use crate::session::adopted::Rights;
 use crate::session::map::Sessions;
 use crate::session::store::StoreError;
 use crate::session::token::{AclClaim, Tokens};
+use crate::session::{Session, SessionRecord};
 
 /// `[login]`
 #[derive(Clone, Debug)]
 pub struct LoginSettings {
-    /// Returned as it is in the login answer.
-    pub cdr: serde_json::Value,
+    /// Returned as it is in the login answer; none: an empty object, or what the engine answers.
+    pub cdr: Option<serde_json::Value>,
     /// `unknown_user = "invalid_credentials"`
     pub hide_unknown_user: bool,
     pub answers: Answers,
@@ -36,6 +38,8 @@ pub struct LoginSettings {
     pub window: Duration,
     /// 0: no limit.
     pub max_sessions_per_user: usize,
+    /// The rights of a session that the engine made: its role's, not those that the engine answered.
+    pub rights_by_role: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +58,13 @@ pub enum LoginError {
     NoUserName,
     #[error("{0}")]
     BadRequest(String),
-    #[error("wrong password or code")]
+    #[error("wrong password")]
     InvalidCredentials,
+    #[error("wrong code of the second factor")]
+    WrongCode,
+    /// Passed on as it is.
+    #[error("the engine refused: {}", .0.status)]
+    Engine(Passed),
     #[error("no such user")]
     UnknownUser,
     #[error("a second factor is needed and no code was sent")]
@@ -88,6 +97,8 @@ impl LoginError {
             Self::NoUserName => "no_user_name",
             Self::BadRequest(_) => "bad_request",
             Self::InvalidCredentials => "invalid_credentials",
+            Self::WrongCode => "wrong_code",
+            Self::Engine(_) => "engine_refused",
             Self::UnknownUser => "unknown_user",
             Self::CodeRequired => "code_required",
             Self::TooManyFailures { .. } => "throttled",
@@ -155,13 +166,29 @@ impl LoginService {
         let Some(username) = body.username else {
             return LoginOutcome { user: None, answer: Err(LoginError::NoUserName) };
         };
-        let proof = Proof { password: body.password, code };
-        let user = context.directory.known(&username).cloned();
-        let answer = match self.verify(context, &username, proof, client).await {
-            Ok(verified) => self.create(context, &verified, client).await,
-            Err(error) => Err(error),
-        };
-        LoginOutcome { user, answer }
+        let proof = Proof { password: body.password, code, client };
+        match self.judged(context, &username, proof).await {
+            Ok(LoggedIn { session, answer, .. }) => {
+                LoginOutcome { user: Some(session.user.clone()), answer: Ok(good(answer)) }
+            }
+            Err(error) => {
+                LoginOutcome { user: context.directory.known(&username).cloned(), answer: Err(error) }
+            }
+        }
+    }
+
+    /// Logs in whoever proves who he is, whichever way he came.
+    pub async fn judged(
+        &self,
+        context: &LoginContext<'_>,
+        username: &str,
+        proof: Proof,
+    ) -> Result<LoggedIn, LoginError> {
+        let client = proof.client;
+        match self.verify(context, username, proof).await? {
+            Verified::Here { user, role } => self.create(context, (user, role), client).await,
+            Verified::Engine(answer) => self.take_over(context, username, *answer, client).await,
+        }
     }
 
     /// Counts failures. Whoever has failed too often by the time his proof is judged learns nothing of it, so tries at
@@ -171,10 +198,9 @@ impl LoginService {
         context: &LoginContext<'_>,
         username: &str,
         proof: Proof,
-        client: IpAddr,
     ) -> Result<Verified, LoginError> {
         let LoginSettings { max_failures, window, hide_unknown_user, .. } = *context.settings;
-        let (who, allowance) = (self.throttle.of(username, client), Allowance { max_failures, window });
+        let (who, allowance) = (self.throttle.of(username, proof.client), Allowance { max_failures, window });
         let check = || match self.throttle.refused(who, self.clock.now(), allowance) {
             Some(retry_after) => Err(LoginError::TooManyFailures { retry_after: ceil_seconds(retry_after) }),
             None => Ok(()),
@@ -182,25 +208,27 @@ impl LoginService {
         check()?;
         let verified = context.directory.verify(&self.verifier, username, proof).await;
         check()?;
-        if let Err(Refusal::InvalidCredentials | Refusal::UnknownUser) = verified {
+        if verified.as_ref().is_err_and(Refusal::is_failure) {
             self.throttle.failed(who, self.clock.now(), window);
         }
         verified.map_err(|refusal| match refusal {
             Refusal::UnknownUser if !hide_unknown_user => LoginError::UnknownUser,
             Refusal::UnknownUser | Refusal::InvalidCredentials => LoginError::InvalidCredentials,
+            Refusal::WrongCode => LoginError::WrongCode,
+            Refusal::Engine(passed) => LoginError::Engine(passed),
             Refusal::CodeRequired => LoginError::CodeRequired,
             Refusal::Overloaded | Refusal::Unavailable => LoginError::Unavailable { source: None },
         })
     }
 
-    /// The 200, sent only after the session is stored.
+    /// A session of our own. Answered only after it is stored.
     async fn create(
         &self,
         context: &LoginContext<'_>,
-        verified: &Verified,
+        (user, role_name): (UserName, RoleName),
         client: IpAddr,
-    ) -> Result<Response<Full>, LoginError> {
-        let role = context.access.role(&verified.role);
+    ) -> Result<LoggedIn, LoginError> {
+        let role = context.access.role(&role_name);
         let acl: AclClaim<'_> = role.map(|role| role.resources().collect()).unwrap_or_default();
         let claimed = acl.iter().filter(|(name, _)| context.tokens.claims().iter().any(|c| c == *name));
         let claimed: AclClaim<'_> = claimed.map(|(name, permissions)| (*name, *permissions)).collect();
@@ -211,42 +239,93 @@ impl LoginService {
             LoginError::Unavailable { source: Some(StoreError { store: "token", what: error.to_string() }) }
         })?;
         let key = uuid::Uuid::new_v4().to_string();
-        let record = session_record(verified, &key, &token, client, (now, expires));
-        self.sessions
-            .create(record, context.settings.max_sessions_per_user)
-            .await
-            .map_err(|source| LoginError::Unavailable { source: Some(source) })?;
-        Ok(good(&Answer {
+        let record = SessionRecord {
+            id: KeyHash::of(&key),
+            token: TokenHash::of(&token),
+            user: user.clone(),
+            role: role_name.clone(),
+            created: now,
+            expires,
+            client,
+            last_used: now,
+            adopted: None,
+        };
+        let session = self.stored(context, record).await?;
+        let empty = serde_json::json!({});
+        let answer = Answer {
             key: &key,
-            username: verified.user.as_str(),
-            domain: verified.user.domain(),
+            username: user.as_str(),
+            domain: user.domain(),
             expires: expires.0,
             token: &token,
             role: role.map_or(-1, crate::access::acl::Role::number),
-            role_name: verified.role.as_str(),
+            role_name: role_name.as_str(),
             acl: &acl,
-            cdr: &context.settings.cdr,
-        }))
+            cdr: context.settings.cdr.as_ref().unwrap_or(&empty),
+        };
+        // Strings, numbers and maps of them: there is nothing that could not be written.
+        let answer = serde_json::to_vec(&answer).unwrap_or_default().into();
+        Ok(LoggedIn { session, answer, token: token.into(), key: key.into() })
+    }
+
+    /// The session that the engine made, with its key, token, expiry and rights.
+    async fn take_over(
+        &self,
+        context: &LoginContext<'_>,
+        username: &str,
+        answer: LoginAnswer,
+        client: IpAddr,
+    ) -> Result<LoggedIn, LoginError> {
+        let now = self.clock.now();
+        let LoginAnswer { key, token, username: named, role_name, expires, acl, body } = answer;
+        let rights =
+            if context.settings.rights_by_role { Rights::OfRole } else { Rights::Listed(Arc::new(acl)) };
+        let record = SessionRecord {
+            id: KeyHash::of(key.expose_secret()),
+            token: TokenHash::of(token.expose_secret()),
+            user: UserName::new(named.as_deref().unwrap_or(username)),
+            role: RoleName::new(&role_name),
+            created: now,
+            expires,
+            client,
+            last_used: now,
+            adopted: Some(rights),
+        };
+        let session = self.stored(context, record).await?;
+        if let Some(adopted) = session.adopted() {
+            adopted.set_asked(now);
+        }
+        let answer = match &context.settings.cdr {
+            Some(cdr) => with_cdr(&body, cdr).unwrap_or(body),
+            None => body,
+        };
+        Ok(LoggedIn { session, answer, token, key })
+    }
+
+    async fn stored(
+        &self,
+        context: &LoginContext<'_>,
+        record: SessionRecord,
+    ) -> Result<Arc<Session>, LoginError> {
+        let most = context.settings.max_sessions_per_user;
+        let stored = self.sessions.create(record, most).await;
+        stored.map_err(|source| LoginError::Unavailable { source: Some(source) })
     }
 }
 
-fn session_record(
-    verified: &Verified,
-    key: &str,
-    token: &str,
-    client: IpAddr,
-    (created, expires): (UnixMillis, UnixMillis),
-) -> SessionRecord {
-    SessionRecord {
-        id: KeyHash::of(key),
-        token: TokenHash::of(token),
-        user: verified.user.clone(),
-        role: verified.role.clone(),
-        created,
-        expires,
-        client,
-        last_used: created,
-    }
+/// A session that was just made, with its secrets, and the answer that tells of it.
+pub struct LoggedIn {
+    pub session: Arc<Session>,
+    pub answer: Bytes,
+    pub token: SecretString,
+    pub key: SecretString,
+}
+
+/// The engine's answer, its `cdr` replaced. The numbers and texts in it stay as they are.
+fn with_cdr(body: &[u8], cdr: &serde_json::Value) -> Option<Bytes> {
+    let mut answer: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    answer.insert("cdr".to_owned(), cdr.clone());
+    serde_json::to_vec(&answer).ok().map(Bytes::from)
 }
 
 /// The login answer, in the order of the documentation.
@@ -265,10 +344,8 @@ struct Answer<'a> {
     cdr: &'a serde_json::Value,
 }
 
-fn good(answer: &Answer<'_>) -> Response<Full> {
-    // Strings, numbers and maps of them: there is nothing that could not be written.
-    let body = serde_json::to_vec(answer).unwrap_or_default();
-    let mut response = Response::new(Full::new(body));
+fn good(answer: Bytes) -> Response<Full> {
+    let mut response = Response::new(Full::new(answer));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,13 +1,17 @@
 //! `POST /logout` (contract section 3).
 
 use http::{HeaderValue, Method, Request, Response, header};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::access::{Access, Reason};
 use crate::body::Full;
 use crate::clock::UnixMillis;
+use crate::engine::Engine;
 use crate::identity::UserName;
+use crate::secret::SecretString;
 use crate::session::ends::Cause;
+use crate::session::engine_logout::{EngineLogouts, Leaving};
 use crate::session::map::Sessions;
 use crate::session::store::StoreError;
 
@@ -20,6 +24,9 @@ pub enum LogoutError {
     AmbiguousCredentials,
     #[error("not a POST")]
     MethodNotAllowed,
+    /// The engine, which alone may know the session, could not be asked.
+    #[error("the engine could not be asked")]
+    NotAsked,
     /// The session has ended here; the store is told later.
     #[error("the end of the session is not stored")]
     Unavailable { source: StoreError },
@@ -33,6 +40,7 @@ impl LogoutError {
             Self::BadCaller => "bad_caller",
             Self::AmbiguousCredentials => "ambiguous_credentials",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotAsked => "engine_unavailable",
             Self::Unavailable { .. } => "unavailable",
         }
     }
@@ -44,24 +52,47 @@ pub struct LogoutOutcome {
     pub answer: Result<Response<Full>, LogoutError>,
 }
 
+/// What a logout needs.
+pub struct LogoutContext<'a> {
+    pub access: &'a Access,
+    pub sessions: &'a Arc<Sessions>,
+    /// That made the sessions which were not made here.
+    pub engine: Option<&'a Arc<Engine>>,
+    pub engine_logouts: &'a EngineLogouts,
+}
+
 /// Ends the session whose credentials the request presents. The body is of no concern.
 pub async fn logout<B>(
-    access: &Access,
-    sessions: &Arc<Sessions>,
+    context: &LogoutContext<'_>,
     request: &Request<B>,
+    client: IpAddr,
     now: UnixMillis,
 ) -> LogoutOutcome {
     if request.method() != Method::POST {
         return LogoutOutcome { user: None, answer: Err(LogoutError::MethodNotAllowed) };
     }
-    let session = match access.session_of(request.headers(), request.uri().query(), now) {
-        Ok(session) => session,
+    let (headers, query) = (request.headers(), request.uri().query());
+    let (session, credentials) = match context.access.session_of(headers, query, client, now).await {
+        Ok(found) => found,
         Err(Reason::AmbiguousCredentials) => {
             return LogoutOutcome { user: None, answer: Err(LogoutError::AmbiguousCredentials) };
         }
+        Err(Reason::EngineUnavailable) => {
+            return LogoutOutcome { user: None, answer: Err(LogoutError::NotAsked) };
+        }
         Err(_) => return LogoutOutcome { user: None, answer: Err(LogoutError::BadCaller) },
     };
-    let answer = match sessions.end(&session.id, Cause::Logout).await {
+    let ended = context.sessions.end(&session.id, Cause::Logout).await;
+    if let (Some(engine), Some(_)) = (context.engine, session.adopted())
+        && !matches!(ended, Ok(false))
+    {
+        // Behind the end here: whatever the engine says, the session is gone.
+        let text = |value: &HeaderValue| SecretString::from(value.to_str().unwrap_or_default());
+        let (token, key) = (text(&credentials.token), credentials.key.as_ref().map(text).unwrap_or_default());
+        let expires = session.expires;
+        context.engine_logouts.end(Leaving { engine: Arc::clone(engine), token, key, expires }).await;
+    }
+    let answer = match ended {
         Ok(true) => Ok(good()),
         Ok(false) => Err(LogoutError::BadCaller),
         Err(source) => Err(LogoutError::Unavailable { source }),

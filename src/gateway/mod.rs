@@ -23,6 +23,7 @@ use crate::body::Full;
 use crate::clock::Clock;
 use crate::peer::Peer;
 use crate::server::{Handler, framing_fault};
+use crate::session::engine_logout::EngineLogouts;
 use crate::telemetry::audit;
 use crate::telemetry::exchange::{Decision, Exchange, Scribe};
 use crate::telemetry::ids::Ids;
@@ -32,13 +33,15 @@ use crate::telemetry::metrics::Metrics;
 use answer::AnswerBody;
 use in_flight::InFlightCount;
 use live::{Live, LiveCell, ThreadLive, ThreadLiveCell};
-use login::{LoginContext, LoginService};
+use login::{Answers, LoginContext, LoginService};
+use logout::LogoutContext;
 use rejection::Rejection;
 
 /// What all threads' gateways share.
 pub struct Shared {
     pub live: Arc<LiveCell>,
     pub login: LoginService,
+    pub engine_logouts: Arc<EngineLogouts>,
     pub in_flight: InFlightCount,
     pub metrics: Metrics,
     pub clock: Clock,
@@ -153,6 +156,7 @@ impl Gateway {
             method: request.method(),
             headers: request.headers(),
             query: request.uri().query(),
+            client: exchange.client,
         };
         match access.decide(question, self.shared.clock.now()).await {
             Ok(permit) => {
@@ -190,7 +194,11 @@ impl Gateway {
         self.shared.metrics.login(result);
         audit::login(outcome.user.as_ref(), exchange.client, result);
         exchange.note(|facts| facts.user.clone_from(&outcome.user));
-        Ok(outcome.answer?.map(AnswerBody::own))
+        let refused = |error| match live.login.answers {
+            Answers::Documented => Rejection::Login(error),
+            Answers::Engine => Rejection::LoginAsEngine(error),
+        };
+        Ok(outcome.answer.map_err(refused)?.map(AnswerBody::own))
     }
 
     /// A reload came while a login was judged by the configuration before: had its user left the directory, nobody
@@ -198,7 +206,7 @@ impl Gateway {
     async fn reconcile(&self) {
         let live = self.shared.live.load();
         let sessions = self.shared.login.sessions();
-        if let Err(error) = sessions.reconcile(|user| live.directory.role_of(user)).await {
+        if let Err(error) = sessions.reconcile(|session| live.role_of(session)).await {
             tracing::warn!(%error, "sessions that ended or changed are not stored yet");
         }
     }
@@ -210,7 +218,13 @@ impl Gateway {
         exchange: &Exchange,
     ) -> Result<Response<AnswerBody>, Rejection> {
         let now = self.shared.clock.now();
-        let outcome = logout::logout(&thread.access, self.shared.login.sessions(), &request, now).await;
+        let context = LogoutContext {
+            access: &thread.access,
+            sessions: self.shared.login.sessions(),
+            engine: thread.live.engine.as_ref(),
+            engine_logouts: &self.shared.engine_logouts,
+        };
+        let outcome = logout::logout(&context, &request, exchange.client, now).await;
         let result = outcome.answer.as_ref().map_or_else(logout::LogoutError::as_str, |_| "ok");
         audit::logout(outcome.user.as_ref(), exchange.client, result);
         exchange.note(|facts| facts.user.clone_from(&outcome.user));

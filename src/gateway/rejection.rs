@@ -1,6 +1,7 @@
 //! Every answer that the gateway gives instead of a forwarded one: the only place that knows statuses and texts of
 //! refusals (contract sections 3 and 4), each by one exhaustive match.
 
+use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use std::borrow::Cow;
@@ -10,6 +11,7 @@ use super::login::LoginError;
 use super::logout::LogoutError;
 use crate::access::Reason;
 use crate::body::Full;
+use crate::engine::Passed;
 use crate::telemetry::ids::Ids;
 use crate::upstream::ForwardError;
 
@@ -31,6 +33,9 @@ pub enum Rejection {
     UpgradeDenied,
     #[error(transparent)]
     Login(#[from] LoginError),
+    /// As [`Rejection::Login`], told as the engine would (`[login] answers = "engine"`).
+    #[error(transparent)]
+    LoginAsEngine(LoginError),
     #[error(transparent)]
     Logout(#[from] LogoutError),
     #[error(transparent)]
@@ -40,10 +45,20 @@ pub enum Rejection {
 /// A refusal as HTTP has it.
 struct Refusal {
     status: StatusCode,
-    info: Cow<'static, str>,
+    says: Says,
     retry_after: Option<Duration>,
     /// Whether an HTTP/1 connection closes: what follows on it cannot be told from the body.
     closes: bool,
+}
+
+/// The body of a refusal.
+enum Says {
+    /// `{"status":"error","info":"..."}`
+    Info(Cow<'static, str>),
+    /// `{"status":401,"message":"..."}`: how the engine has it where no user is named (`webitel.md`).
+    Message(&'static str),
+    /// What the engine said.
+    Passed { content_type: Option<HeaderValue>, body: Bytes },
 }
 
 /// The shape of every error, in the order of the documentation.
@@ -60,13 +75,12 @@ impl Rejection {
     /// The answer: JSON `{"status":"error","info":"..."}` with the request's id.
     #[must_use]
     pub fn into_response(self, ids: &Ids) -> Response<Full> {
-        let Refusal { status, info, retry_after, closes } = self.refusal();
-        // Two texts: there is nothing that could not be written.
-        let body = serde_json::to_vec(&ErrorBody { status: "error", info: &info }).unwrap_or_default();
+        let Refusal { status, says, retry_after, closes } = self.refusal();
+        let (content_type, body) = says.written(status);
         let mut answer = Response::new(Full::new(body));
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(content_type.map(|content_type| (CONTENT_TYPE, content_type)));
         headers.insert("x-request-id", ids.request().clone());
         if let Some(after) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
@@ -92,7 +106,7 @@ impl Rejection {
             Self::Overloaded => "overloaded",
             Self::Denied(reason) => reason.as_str(),
             Self::UpgradeDenied => "upgrade_denied",
-            Self::Login(error) => error.as_str(),
+            Self::Login(error) | Self::LoginAsEngine(error) => error.as_str(),
             Self::Logout(error) => error.as_str(),
             Self::Forward(error) => forward_word(error),
         }
@@ -108,14 +122,33 @@ impl Rejection {
             Self::Denied(reason) => denied(*reason),
             Self::UpgradeDenied => plain(StatusCode::FORBIDDEN, PERMISSION_DENIED),
             Self::Login(error) => login(error),
+            Self::LoginAsEngine(error) => login_as_engine(error),
             Self::Logout(error) => logout(error),
             Self::Forward(error) => forward(error),
         }
     }
 }
 
+impl Says {
+    fn written(self, status: StatusCode) -> (Option<HeaderValue>, Bytes) {
+        let json = Some(HeaderValue::from_static("application/json"));
+        // Texts and a number: there is nothing that could not be written.
+        match self {
+            Self::Info(info) => {
+                let body = serde_json::to_vec(&ErrorBody { status: "error", info: &info });
+                (json, body.unwrap_or_default().into())
+            }
+            Self::Message(message) => {
+                let body = serde_json::json!({ "status": status.as_u16(), "message": message });
+                (json, body.to_string().into())
+            }
+            Self::Passed { content_type, body } => (content_type, body),
+        }
+    }
+}
+
 fn plain(status: StatusCode, info: impl Into<Cow<'static, str>>) -> Refusal {
-    Refusal { status, info: info.into(), retry_after: None, closes: false }
+    Refusal { status, says: Says::Info(info.into()), retry_after: None, closes: false }
 }
 
 fn busy(info: &'static str) -> Refusal {
@@ -134,6 +167,7 @@ fn denied(reason: Reason) -> Refusal {
         Reason::DomainTokenUnknown | Reason::DomainTokenDisabled => {
             (StatusCode::UNAUTHORIZED, "Not found token")
         }
+        Reason::EngineUnavailable => return busy("The session cannot be checked at the moment"),
         Reason::NoRoute | Reason::DenyRoute | Reason::NoPermission => {
             (StatusCode::FORBIDDEN, PERMISSION_DENIED)
         }
@@ -146,7 +180,13 @@ fn login(error: &LoginError) -> Refusal {
     match error {
         LoginError::NoUserName => plain(StatusCode::BAD_REQUEST, "User name is required"),
         LoginError::BadRequest(what) => plain(StatusCode::BAD_REQUEST, what.clone()),
-        LoginError::InvalidCredentials => plain(StatusCode::UNAUTHORIZED, "Invalid credentials"),
+        LoginError::InvalidCredentials | LoginError::WrongCode => {
+            plain(StatusCode::UNAUTHORIZED, "Invalid credentials")
+        }
+        LoginError::Engine(Passed { status, content_type, body }) => {
+            let says = Says::Passed { content_type: content_type.clone(), body: body.clone() };
+            Refusal { says, ..plain(*status, "") }
+        }
         LoginError::UnknownUser => plain(StatusCode::NOT_FOUND, "User not found"),
         LoginError::CodeRequired => plain(StatusCode::MOVED_PERMANENTLY, "Set security code"),
         LoginError::TooManyFailures { retry_after } => Refusal {
@@ -166,12 +206,35 @@ fn login(error: &LoginError) -> Refusal {
     }
 }
 
+/// As the engine refuses a login (`webitel.md`): what it has no word for is told as usual.
+fn login_as_engine(error: &LoginError) -> Refusal {
+    match error {
+        LoginError::NoUserName | LoginError::BadType => {
+            Refusal { says: Says::Message("Invalid credentials"), ..plain(StatusCode::UNAUTHORIZED, "") }
+        }
+        LoginError::InvalidCredentials | LoginError::UnknownUser => {
+            plain(StatusCode::UNAUTHORIZED, "secret incorrect")
+        }
+        LoginError::WrongCode => plain(StatusCode::UNAUTHORIZED, "code incorrect"),
+        LoginError::MethodNotAllowed => plain(StatusCode::NOT_FOUND, "/login not found."),
+        LoginError::BadRequest(_)
+        | LoginError::Engine(_)
+        | LoginError::CodeRequired
+        | LoginError::TooManyFailures { .. }
+        | LoginError::TooLarge
+        | LoginError::BodyTimeout
+        | LoginError::BodyBroken
+        | LoginError::Unavailable { .. } => login(error),
+    }
+}
+
 /// Contract section 3, `POST /logout`.
 fn logout(error: &LogoutError) -> Refusal {
     match error {
         LogoutError::BadCaller => plain(StatusCode::UNAUTHORIZED, "Bad caller"),
         LogoutError::AmbiguousCredentials => denied(Reason::AmbiguousCredentials),
         LogoutError::MethodNotAllowed => plain(StatusCode::METHOD_NOT_ALLOWED, "Use POST"),
+        LogoutError::NotAsked => denied(Reason::EngineUnavailable),
         LogoutError::Unavailable { .. } => busy("The session has ended here, but its end is not stored yet"),
     }
 }

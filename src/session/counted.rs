@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::SessionRecord;
-use super::store::{Each, EachToken, Pending, Store};
+use super::store::{Barred, Each, EachBarred, EachToken, Pending, Store};
 use super::token::DomainToken;
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
@@ -76,6 +76,14 @@ impl Store for Counted {
 
     fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()> {
         self.over(Operation::Remove, self.store.remove(ids))
+    }
+
+    fn bar(&self, ended: Vec<Barred>) -> Pending<'_, ()> {
+        self.over(Operation::Remove, self.store.bar(ended))
+    }
+
+    fn load_barred<'a>(&'a self, each: EachBarred<'a>) -> Pending<'a, ()> {
+        self.over(Operation::Load, self.store.load_barred(each))
     }
 
     fn load_tokens<'a>(&'a self, each: EachToken<'a>) -> Pending<'a, ()> {

@@ -5,6 +5,7 @@ use dashmap::DashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::adopted::{Adopted, Rights};
 use super::store::{Store, StoreError};
 use super::token::DomainToken;
 use crate::clock::UnixMillis;
@@ -16,6 +17,8 @@ pub struct KnownToken {
     pub record: DomainToken,
     pub user: UserName,
     pub origin: Origin,
+    /// Of one that an engine made: what it told.
+    adopted: Option<Adopted>,
     /// Disabled, removed or changed since: what was opened under it ends.
     gone: AtomicBool,
 }
@@ -25,12 +28,24 @@ pub struct KnownToken {
 pub enum Origin {
     Configuration,
     Minted,
+    /// Of an engine's, which alone can change it.
+    Engine,
 }
 
 impl KnownToken {
     fn new(record: DomainToken, origin: Origin) -> Arc<Self> {
+        Self::with(record, origin, None)
+    }
+
+    fn with(record: DomainToken, origin: Origin, adopted: Option<Adopted>) -> Arc<Self> {
         let user = UserName::new(&format!("{}@{}", record.id, record.domain));
-        Arc::new(Self { record, user, origin, gone: AtomicBool::new(false) })
+        Arc::new(Self { record, user, origin, adopted, gone: AtomicBool::new(false) })
+    }
+
+    /// The engine's side of one that it made.
+    #[must_use]
+    pub fn adopted(&self) -> Option<&Adopted> {
+        self.adopted.as_ref()
     }
 
     /// Whether it has expired at `now`, or was disabled or removed.
@@ -55,9 +70,15 @@ pub enum TokenFault {
     Store(#[from] StoreError),
 }
 
+/// How many tokens of an engine are held before those that have expired are looked for. A good signature is needed
+/// for each.
+const MAX_ADOPTED: usize = 10_000;
+
 /// All records, by id.
 pub struct DomainTokens {
     by_id: DashMap<Box<str>, Arc<KnownToken>>,
+    /// Those of an engine; in memory alone, for it can be asked again. Behind those of our own.
+    adopted: DashMap<Box<str>, Arc<KnownToken>>,
     store: Arc<dyn Store>,
     /// One change at a time: memory and store agree on the order.
     changing: tokio::sync::Mutex<()>,
@@ -75,7 +96,8 @@ impl DomainTokens {
             }
         };
         store.load_tokens(&mut take).await?;
-        Ok(Self { by_id, store, changing: tokio::sync::Mutex::default(), hidden: Mutex::default() })
+        let (changing, hidden) = (tokio::sync::Mutex::default(), Mutex::default());
+        Ok(Self { by_id, adopted: DashMap::new(), store, changing, hidden })
     }
 
     /// Puts the configuration's records in place of those of the configuration before. One that has not changed lives
@@ -103,7 +125,35 @@ impl DomainTokens {
 
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<KnownToken>> {
-        self.by_id.get(id).map(|found| Arc::clone(&found))
+        let found = self.by_id.get(id).map(|found| Arc::clone(&found));
+        found.or_else(|| self.adopted.get(id).map(|found| Arc::clone(&found)))
+    }
+
+    /// Notes what an engine told at `now` of a token of its own. One that has not changed lives on.
+    pub fn adopt(&self, record: DomainToken, rights: Rights, now: UnixMillis) -> Arc<KnownToken> {
+        if let Some(known) = self.adopted.get(record.id.as_str())
+            && known.record == record
+            && let Some(adopted) = known.adopted.as_ref().filter(|adopted| adopted.rights == rights)
+        {
+            adopted.set_asked(now);
+            return Arc::clone(&known);
+        }
+        if self.adopted.len() >= MAX_ADOPTED {
+            self.adopted.retain(|_, known| !known.is_over(now));
+        }
+        let id: Box<str> = record.id.as_str().into();
+        let known = KnownToken::with(record, Origin::Engine, Some(Adopted::new(rights, now)));
+        if let Some(before) = self.adopted.insert(id, Arc::clone(&known)) {
+            before.end();
+        }
+        known
+    }
+
+    /// The engine does not know this token any more: what was opened under it ends.
+    pub fn forget_adopted(&self, id: &str) {
+        if let Some((_, known)) = self.adopted.remove(id) {
+            known.end();
+        }
     }
 
     /// A domain's records, by id.
@@ -149,10 +199,11 @@ impl DomainTokens {
     }
 
     fn minted(&self, domain: &str, id: &str) -> Result<Arc<KnownToken>, TokenFault> {
-        let known = self.get(id).filter(|known| known.record.domain == domain).ok_or(TokenFault::Unknown)?;
+        let known = self.by_id.get(id).map(|found| Arc::clone(&found));
+        let known = known.filter(|known| known.record.domain == domain).ok_or(TokenFault::Unknown)?;
         match known.origin {
             Origin::Minted => Ok(known),
-            Origin::Configuration => Err(TokenFault::Configured),
+            Origin::Configuration | Origin::Engine => Err(TokenFault::Configured),
         }
     }
 

@@ -16,10 +16,23 @@ pub enum Cause {
     UserLeft,
     /// `login.max_sessions_per_user`
     Surplus,
+    /// The engine that made it does not know it any more.
+    EngineEnded,
+    /// The WebSocket that logged in with its first frame has closed.
+    SocketClosed,
 }
 
 impl Cause {
-    const ALL: [Self; 4] = [Self::Logout, Self::Operator, Self::UserLeft, Self::Surplus];
+    const ALL: [Self; 6] =
+        [Self::Logout, Self::Operator, Self::UserLeft, Self::Surplus, Self::EngineEnded, Self::SocketClosed];
+
+    /// Whether the engine that made the session may know it still, so that it must not be adopted again.
+    pub(super) fn bars(self) -> bool {
+        match self {
+            Self::Logout | Self::Operator | Self::Surplus | Self::SocketClosed => true,
+            Self::UserLeft | Self::EngineEnded => false,
+        }
+    }
 
     /// The word for metrics.
     #[must_use]
@@ -29,6 +42,8 @@ impl Cause {
             Self::Operator => "operator",
             Self::UserLeft => "user_left",
             Self::Surplus => "surplus",
+            Self::EngineEnded => "engine_ended",
+            Self::SocketClosed => "socket_closed",
         }
     }
 }

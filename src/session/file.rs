@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::SessionRecord;
 use super::file_rows as rows;
 use super::file_writer::{Write, Writer};
-use super::store::{Each, EachToken, Pending, Store, StoreError};
+use super::store::{Barred, Each, EachBarred, EachToken, Pending, Store, StoreError};
 use super::token::DomainToken;
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
@@ -29,7 +29,7 @@ use crate::secret::KeyHash;
 pub(super) const NAME: &str = "file";
 
 /// `PRAGMA user_version` of the tables below.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// `PRAGMA application_id`: "Post" in ASCII, so that another program's file is not taken for ours.
 const APPLICATION: i64 = 0x506f_7374;
@@ -74,6 +74,15 @@ impl Store for FileStore {
 
     fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()> {
         Box::pin(self.writer.ask(Write::Remove(ids)))
+    }
+
+    fn bar(&self, ended: Vec<Barred>) -> Pending<'_, ()> {
+        Box::pin(self.writer.ask(Write::Bar(ended)))
+    }
+
+    fn load_barred<'a>(&'a self, each: EachBarred<'a>) -> Pending<'a, ()> {
+        let loaded = load_barred(&self.path, each).map_err(|e| fault(&self.path, &e.to_string()));
+        Box::pin(std::future::ready(loaded))
     }
 
     fn load_tokens<'a>(&'a self, each: EachToken<'a>) -> Pending<'a, ()> {
@@ -168,8 +177,11 @@ fn create_tables(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.execute_batch(rows::SESSIONS)?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
     }
-    if version < VERSION {
+    if version < 2 {
         transaction.execute_batch(rows::DOMAIN_TOKENS)?;
+    }
+    if version < VERSION {
+        transaction.execute_batch(rows::ADOPTED)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()
@@ -177,11 +189,21 @@ fn create_tables(connection: &mut Connection) -> rusqlite::Result<()> {
 
 fn load(path: &Path, each: Each<'_>) -> Result<(), String> {
     let connection = connect(path).map_err(|e| e.to_string())?;
-    let query = "SELECT id, token, user, role, created, expires, last_used, client FROM sessions";
+    let query = "SELECT id, token, user, role, created, expires, last_used, client, adopted FROM sessions";
     let mut statement = connection.prepare(query).map_err(|e| e.to_string())?;
     let mut rows = statement.query([]).map_err(|e| e.to_string())?;
     while let Some(row) = rows.next().map_err(|e| e.to_string())? {
         each(rows::record_of(row).map_err(|e| format!("a row cannot be read: {e}"))?);
+    }
+    Ok(())
+}
+
+fn load_barred(path: &Path, each: EachBarred<'_>) -> rusqlite::Result<()> {
+    let connection = connect(path)?;
+    let mut statement = connection.prepare("SELECT id, expires FROM barred")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        each(rows::barred_of(row)?);
     }
     Ok(())
 }

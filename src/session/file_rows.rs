@@ -2,8 +2,11 @@
 
 use rusqlite::{Connection, Row, params};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::SessionRecord;
+use super::adopted::Rights;
+use super::store::Barred;
 use super::token::DomainToken;
 use crate::clock::UnixMillis;
 use crate::identity::{RoleName, UserName};
@@ -31,6 +34,14 @@ pub(super) const DOMAIN_TOKENS: &str = "
         enabled   INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;";
 
+/// New in version 3.
+pub(super) const ADOPTED: &str = "
+    ALTER TABLE sessions ADD COLUMN adopted TEXT;  -- JSON: the rights of one that an engine made
+    CREATE TABLE barred (                          -- ended here, not to be adopted again
+        id        BLOB NOT NULL PRIMARY KEY,
+        expires   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;";
+
 pub(super) fn record_of(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
     let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
     let time = |column| row.get::<_, i64>(column).map(|ms| UnixMillis(ms.cast_unsigned()));
@@ -43,7 +54,19 @@ pub(super) fn record_of(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
         expires: time(5)?,
         last_used: time(6)?,
         client: client_of(row)?,
+        adopted: rights_of(row)?,
     })
+}
+
+/// Rights that cannot be read are none: what they said is asked of the engine again.
+fn rights_of(row: &Row<'_>) -> rusqlite::Result<Option<Rights>> {
+    let text = row.get_ref(8)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+    Ok(text.map(|text| Rights::from_text(text).unwrap_or_else(|| Rights::Listed(Arc::default()))))
+}
+
+pub(super) fn barred_of(row: &Row<'_>) -> rusqlite::Result<Barred> {
+    let expires = UnixMillis(row.get::<_, i64>(1)?.cast_unsigned());
+    Ok(Barred { id: KeyHash::from_bytes(row.get(0)?), expires })
 }
 
 fn client_of(row: &Row<'_>) -> rusqlite::Result<IpAddr> {
@@ -55,7 +78,7 @@ fn client_of(row: &Row<'_>) -> rusqlite::Result<IpAddr> {
 
 pub(super) fn put(connection: &Connection, record: &SessionRecord) -> rusqlite::Result<()> {
     let mut statement = connection
-        .prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+        .prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
     let client: &[u8] = match &record.client {
         IpAddr::V4(v4) => &v4.octets(),
         IpAddr::V6(v6) => &v6.octets(),
@@ -69,6 +92,7 @@ pub(super) fn put(connection: &Connection, record: &SessionRecord) -> rusqlite::
         as_stored(record.expires),
         as_stored(record.last_used),
         client,
+        record.adopted.as_ref().map(Rights::to_text),
     ])?;
     Ok(())
 }
@@ -95,13 +119,28 @@ pub(super) fn remove_token(connection: &Connection, id: &str) -> rusqlite::Resul
 }
 
 pub(super) fn remove(connection: &Connection, ids: &[KeyHash]) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("DELETE FROM sessions WHERE id = ?1")?;
-    ids.iter().try_for_each(|id| statement.execute([id.as_bytes()]).map(drop))
+    for table in ["sessions", "barred"] {
+        let mut statement = connection.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?;
+        ids.iter().try_for_each(|id| statement.execute([id.as_bytes()]).map(drop))?;
+    }
+    Ok(())
+}
+
+pub(super) fn bar(connection: &Connection, ended: &[Barred]) -> rusqlite::Result<()> {
+    let mut remove = connection.prepare_cached("DELETE FROM sessions WHERE id = ?1")?;
+    let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO barred VALUES (?1, ?2)")?;
+    ended.iter().try_for_each(|one| {
+        remove.execute([one.id.as_bytes()])?;
+        insert.execute(params![one.id.as_bytes(), as_stored(one.expires)]).map(drop)
+    })
 }
 
 pub(super) fn remove_expired(connection: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("DELETE FROM sessions WHERE expires <= ?1")?;
-    statement.execute([as_stored(now)]).map(drop)
+    for table in ["sessions", "barred"] {
+        let mut statement = connection.prepare_cached(&format!("DELETE FROM {table} WHERE expires <= ?1"))?;
+        statement.execute([as_stored(now)])?;
+    }
+    Ok(())
 }
 
 /// SQLite's integers are signed; a time past the year 292,000,000 stays at the largest.

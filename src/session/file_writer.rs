@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::SessionRecord;
 use super::file::fault;
 use super::file_rows as rows;
-use super::store::StoreError;
+use super::store::{Barred, StoreError};
 use super::token::DomainToken;
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
@@ -24,6 +24,7 @@ const BATCH: usize = 1024;
 pub(super) enum Write {
     Put(SessionRecord),
     Remove(Vec<KeyHash>),
+    Bar(Vec<Barred>),
     RemoveExpired(UnixMillis),
     PutToken(DomainToken),
     RemoveToken(String),
@@ -117,6 +118,7 @@ impl Work {
             match &job.write {
                 Write::Put(record) => rows::put(&transaction, record)?,
                 Write::Remove(ids) => rows::remove(&transaction, ids)?,
+                Write::Bar(ended) => rows::bar(&transaction, ended)?,
                 Write::RemoveExpired(now) => rows::remove_expired(&transaction, *now)?,
                 Write::PutToken(token) => rows::put_token(&transaction, token)?,
                 Write::RemoveToken(id) => rows::remove_token(&transaction, id)?,

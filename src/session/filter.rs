@@ -110,7 +110,10 @@ mod tests {
             assert_eq!(sessions.end_fitting(&filter).await.unwrap(), ended, "{filter:?}");
             assert_eq!(left(&sessions), remain, "{filter:?}");
             assert_eq!(store.holds(&KeyHash::of("a")), remain.contains(&"a"));
-            assert_eq!(sessions.ends().counts().map(|(_, n)| n).collect::<Vec<_>>(), [0, ended as u64, 0, 0]);
+            assert_eq!(
+                sessions.ends().counts().map(|(_, n)| n).collect::<Vec<_>>(),
+                [0, ended as u64, 0, 0, 0, 0]
+            );
         }
     }
 

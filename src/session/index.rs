@@ -10,9 +10,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::adopted::Rights;
 use super::{Session, SessionRecord};
 use crate::clock::UnixMillis;
 use crate::identity::{RoleName, UserName};
+use crate::permission::Acl;
 use crate::secret::{KeyHash, TokenHash};
 
 /// How long an expiry that was given out is kept from being given out again, whatever became of the login:
@@ -25,6 +27,7 @@ pub(super) struct Index {
     by_expiry: BTreeSet<ByExpiry>,
     given_out: GivenOut,
     roles: HashSet<RoleName>,
+    acls: HashSet<Arc<Acl>>,
 }
 
 impl Index {
@@ -43,6 +46,7 @@ impl Index {
             record.user = name;
         }
         record.role = shared(&mut self.roles, record.role);
+        record.adopted = record.adopted.map(|rights| shared_rights(&mut self.acls, rights));
         let session = Arc::new(Session::new(record));
         self.insert(&session);
         session
@@ -100,6 +104,14 @@ pub(super) fn shared<N: Clone + Eq + std::hash::Hash>(kept: &mut HashSet<N>, nam
             kept.insert(name.clone());
             name
         }
+    }
+}
+
+/// The rights, their list the one copy that is kept: the users of a role share it.
+pub(super) fn shared_rights(kept: &mut HashSet<Arc<Acl>>, rights: Rights) -> Rights {
+    match rights {
+        Rights::OfRole => Rights::OfRole,
+        Rights::Listed(acl) => Rights::Listed(shared(kept, acl)),
     }
 }
 
@@ -186,6 +198,7 @@ fn before_all(user: UserName, expires: UnixMillis) -> Arc<Session> {
         expires,
         client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         last_used: UnixMillis(0),
+        adopted: None,
     }))
 }
 

@@ -11,19 +11,26 @@ use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::adopted::Rights;
+use super::barred::{Barred, BarredSessions};
 use super::counted::{Counted, OperationCounts};
 use super::domain_tokens::DomainTokens;
 use super::ends::{Cause, Ends};
-use super::index::{Index, shared};
+use super::index::{Index, shared, shared_rights};
 use super::store::{Pending, Store, StoreError};
 use super::{Session, SessionRecord};
 use crate::clock::{Clock, UnixMillis, monotonic};
 use crate::identity::{RoleName, UserName};
+use crate::permission::Acl;
 use crate::secret::{KeyHash, PassThroughBuild};
 
 /// How many expired sessions one [`Sessions::sweep`] takes out: about a millisecond of work.
 pub(super) const PORTION: usize = 1000;
+
+/// Longer than a question to an engine takes.
+const ANSWERS_ARE_LATE_BY: Duration = Duration::from_secs(60);
 
 /// All live sessions. Shared by all threads and outside of the configuration snapshot: a reload loses none.
 pub struct Sessions {
@@ -33,8 +40,9 @@ pub struct Sessions {
     domain_tokens: DomainTokens,
     store: Arc<dyn Store>,
     clock: Clock,
-    /// Sessions that are gone here and that the store may still have.
-    owed: Mutex<VecDeque<KeyHash>>,
+    barred: Mutex<BarredSessions>,
+    /// Ends that the store may not know of yet.
+    owed: Mutex<VecDeque<Owed>>,
     ends: Ends,
     store_counts: Arc<OperationCounts>,
 }
@@ -59,8 +67,11 @@ impl Sessions {
         }
         let index = Mutex::new(Index::of(&loading.sessions));
         let domain_tokens = DomainTokens::open(Arc::clone(&store), clock.now()).await?;
-        let (clock, owed, ends) = (clock.clone(), Mutex::default(), Ends::default());
-        Ok(Self { by_key, index, domain_tokens, store, clock, owed, ends, store_counts })
+        let mut barred = BarredSessions::default();
+        store.load_barred(&mut |one| barred.add(one)).await?;
+        let (clock, owed, ends, barred) =
+            (clock.clone(), Mutex::default(), Ends::default(), Mutex::new(barred));
+        Ok(Self { by_key, index, domain_tokens, store, clock, barred, owed, ends, store_counts })
     }
 
     /// The session with this key, expired or not: the caller judges. The hot path: one lookup, no store.
@@ -80,7 +91,7 @@ impl Sessions {
     /// dropped before it has answered, there is none. `most` is how many the user may have (0: any number): past it
     /// his oldest end, here at once and, should the store fail just then, in the store with the next sweep.
     pub async fn create(&self, record: SessionRecord, most: usize) -> Result<Arc<Session>, StoreError> {
-        let unfinished = Unfinished::new(self, vec![record.id]);
+        let unfinished = Unfinished::new(self, vec![Owed::Remove(record.id)]);
         self.store.put(record.clone()).await?;
         unfinished.finish();
         let session = self.insert(record);
@@ -93,10 +104,73 @@ impl Sessions {
     /// Ends a session, here at once and in the store before the answer. `false`: there was none (two logouts
     /// at once: one gets `true`). After an error it has ended here, and the sweep tells the store again.
     pub async fn end(&self, id: &KeyHash, cause: Cause) -> Result<bool, StoreError> {
-        if !self.end_here(id, cause) {
-            return Ok(false);
+        let Some(owed) = self.end_here(id, cause) else { return Ok(false) };
+        self.forget_ended(vec![owed]).await.map(|()| true)
+    }
+
+    /// Makes a session of what an engine told of one of its own. None: it was ended here, and stays so. One that is
+    /// known already stays as it is. A store that fails costs no more than another question after a restart.
+    pub async fn adopt(&self, record: SessionRecord) -> Option<Arc<Session>> {
+        let (session, stored) = {
+            let mut index = self.index();
+            if self.barred().has(&record.id) {
+                return None;
+            }
+            if let Some(known) = self.get(&record.id) {
+                return Some(known);
+            }
+            let session = index.add(record.clone());
+            self.by_key.insert(ByKey(Arc::clone(&session)), Arc::clone(&session));
+            (session, self.store.put(record))
+        };
+        if let Err(error) = stored.await {
+            tracing::warn!(%error, "an adopted session is not stored");
         }
-        self.forget_ended(vec![*id]).await.map(|()| true)
+        Some(session)
+    }
+
+    /// Gives an adopted session what the engine says of it now. None: it ended meanwhile.
+    pub async fn refresh(
+        &self,
+        session: &Arc<Session>,
+        role: RoleName,
+        rights: Rights,
+        now: UnixMillis,
+    ) -> Option<Arc<Session>> {
+        let known = session.adopted()?;
+        if session.role == role && known.rights == rights {
+            known.set_asked(now);
+            return Some(Arc::clone(session));
+        }
+        let (new, stored) =
+            self.replace(&session.id, |old| SessionRecord { role, adopted: Some(rights), ..old })?;
+        if let Some(adopted) = new.adopted() {
+            adopted.set_asked(now);
+        }
+        if let Err(error) = stored.await {
+            tracing::warn!(%error, "the changed rights of a session are not stored");
+        }
+        Some(new)
+    }
+
+    /// Whether a session of an engine was ended here, so that it may not be adopted.
+    #[must_use]
+    pub fn is_barred(&self, id: &KeyHash) -> bool {
+        self.barred().has(id)
+    }
+
+    /// The engine does not know it any more either. It is barred a moment longer, for an answer of the engine from
+    /// before may still be on its way.
+    pub async fn unbar(&self, id: KeyHash) -> Result<(), StoreError> {
+        let soon = Barred { id, expires: self.clock.now().plus(ANSWERS_ARE_LATE_BY) };
+        {
+            let mut barred = self.barred();
+            if !barred.remove(&id) {
+                return Ok(());
+            }
+            barred.add(soon);
+        }
+        self.forget(vec![Owed::Bar(soon)]).await
     }
 
     /// Brings the sessions in line with a changed directory: those of users it does not know end, those of users
@@ -106,17 +180,21 @@ impl Sessions {
     /// sees it as ended, so that a stream does not outlive the right to it.
     pub async fn reconcile(
         &self,
-        role_of: impl Fn(&UserName) -> Option<RoleName>,
+        role_of: impl Fn(&Session) -> Option<RoleName>,
     ) -> Result<Reconciled, StoreError> {
         let (mut gone, mut changed) = (Vec::new(), Vec::new());
         for session in self.by_key.iter() {
-            match role_of(&session.user) {
+            match role_of(&session) {
                 None => gone.push(session.id),
                 Some(role) if role != session.role => changed.push((session.id, role)),
                 Some(_) => {}
             }
         }
-        let stored: Vec<_> = changed.into_iter().filter_map(|(id, role)| self.give_role(&id, role)).collect();
+        let stored: Vec<_> = changed
+            .into_iter()
+            .filter_map(|(id, role)| self.replace(&id, |old| SessionRecord { role, ..old }))
+            .map(|(_, stored)| stored)
+            .collect();
         let new_role = stored.len();
         let ended = self.end_all(gone.into_iter(), Cause::UserLeft).await?;
         for answer in stored {
@@ -168,7 +246,8 @@ impl Sessions {
             self.by_key.remove_if(&session.id, |_, found| Arc::ptr_eq(found, session));
             session.mark_ended();
         }
-        self.owed().extend(expired.iter().map(|s| s.id));
+        let unbarred = self.barred().take_expired(now, PORTION);
+        self.owed().extend(expired.iter().map(|s| s.id).chain(unbarred).map(Owed::Remove));
         if let Err(error) = self.settle().await {
             tracing::warn!(%error, "ended sessions are still in the store");
         }
@@ -193,14 +272,22 @@ impl Sessions {
         session
     }
 
-    /// Takes it out of memory; true for the one caller who did.
-    fn end_here(&self, id: &KeyHash, cause: Cause) -> bool {
+    /// Takes it out of memory; for the one caller who did, what the store is to be told.
+    fn end_here(&self, id: &KeyHash, cause: Cause) -> Option<Owed> {
         let mut index = self.index();
-        let Some((_, session)) = self.by_key.remove(id) else { return false };
+        let (_, session) = self.by_key.remove(id)?;
         index.remove(&session);
+        // Barred before it is seen as ended: whoever finds it gone must not adopt it again.
+        let owed = if session.adopted().is_some() && cause.bars() {
+            let barred = Barred { id: *id, expires: session.expires };
+            self.barred().add(barred);
+            Owed::Bar(barred)
+        } else {
+            Owed::Remove(*id)
+        };
         session.mark_ended();
         self.ends.count(cause);
-        true
+        Some(owed)
     }
 
     async fn end_surplus(&self, user: &UserName, keep: usize) -> Result<usize, StoreError> {
@@ -214,7 +301,7 @@ impl Sessions {
         ids: impl Iterator<Item = KeyHash>,
         cause: Cause,
     ) -> Result<usize, StoreError> {
-        let ended: Vec<_> = ids.filter(|id| self.end_here(id, cause)).collect();
+        let ended: Vec<_> = ids.filter_map(|id| self.end_here(&id, cause)).collect();
         let count = ended.len();
         if count > 0 {
             self.forget_ended(ended).await?;
@@ -222,33 +309,49 @@ impl Sessions {
         Ok(count)
     }
 
-    async fn forget_ended(&self, ids: Vec<KeyHash>) -> Result<(), StoreError> {
+    async fn forget_ended(&self, ids: Vec<Owed>) -> Result<(), StoreError> {
         let ended = monotonic();
         self.forget(ids).await?;
         self.ends.stored_after(monotonic().saturating_duration_since(ended));
         Ok(())
     }
 
-    async fn forget(&self, ids: Vec<KeyHash>) -> Result<(), StoreError> {
-        let unfinished = Unfinished::new(self, ids.clone());
-        self.store.remove(ids).await?;
+    async fn forget(&self, owed: Vec<Owed>) -> Result<(), StoreError> {
+        let (mut removed, mut barred) = (Vec::new(), Vec::new());
+        for one in &owed {
+            match one {
+                Owed::Remove(id) => removed.push(*id),
+                Owed::Bar(one) => barred.push(*one),
+            }
+        }
+        let unfinished = Unfinished::new(self, owed);
+        if !barred.is_empty() {
+            self.store.bar(barred).await?;
+        }
+        if !removed.is_empty() {
+            self.store.remove(removed).await?;
+        }
         unfinished.finish();
         Ok(())
     }
 
-    /// None: it ended meanwhile.
-    fn give_role(&self, id: &KeyHash, role: RoleName) -> Option<Pending<'_, ()>> {
+    /// Puts another session with the same key in a session's place. None: it ended meanwhile.
+    fn replace(
+        &self,
+        id: &KeyHash,
+        change: impl FnOnce(SessionRecord) -> SessionRecord,
+    ) -> Option<(Arc<Session>, Pending<'_, ()>)> {
         let mut index = self.index();
         let old = self.get(id)?;
         index.remove(&old);
-        let record = SessionRecord { role, ..old.record() };
+        let record = change(old.record());
         let new = index.add(record.clone());
         // In one step: a request in between must find the one or the other.
-        self.by_key.insert(ByKey(Arc::clone(&new)), new);
+        self.by_key.insert(ByKey(Arc::clone(&new)), Arc::clone(&new));
         old.mark_ended();
         // Asked while the index is held: a logout that ends the new one asks the store after this, and the
         // store keeps that order, so that it cannot keep a session which has ended.
-        Some(self.store.put(record))
+        Some((new, self.store.put(record)))
     }
 
     /// A panic elsewhere leaves both lists usable: no change of them can be seen half done.
@@ -256,9 +359,20 @@ impl Sessions {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn owed(&self) -> MutexGuard<'_, VecDeque<KeyHash>> {
+    fn barred(&self) -> MutexGuard<'_, BarredSessions> {
+        self.barred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owed(&self) -> MutexGuard<'_, VecDeque<Owed>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the store is to be told of an end.
+#[derive(Clone, Copy, Debug)]
+enum Owed {
+    Remove(KeyHash),
+    Bar(Barred),
 }
 
 /// A session found by its id: the map holds pointers, a third of what ids would take, and the id that it
@@ -291,12 +405,14 @@ struct Loading {
     sessions: Vec<Arc<Session>>,
     users: HashSet<UserName>,
     roles: HashSet<RoleName>,
+    acls: HashSet<Arc<Acl>>,
 }
 
 impl Loading {
     fn take(&mut self, mut record: SessionRecord) {
         record.user = shared(&mut self.users, record.user);
         record.role = shared(&mut self.roles, record.role);
+        record.adopted = record.adopted.map(|rights| shared_rights(&mut self.acls, rights));
         self.sessions.push(Arc::new(Session::new(record)));
     }
 }
@@ -305,23 +421,23 @@ impl Loading {
 /// went away - it leaves them to the sweep, for the store may have them.
 struct Unfinished<'a> {
     sessions: &'a Sessions,
-    ids: Vec<KeyHash>,
+    owed: Vec<Owed>,
 }
 
 impl<'a> Unfinished<'a> {
-    fn new(sessions: &'a Sessions, ids: Vec<KeyHash>) -> Self {
-        Self { sessions, ids }
+    fn new(sessions: &'a Sessions, owed: Vec<Owed>) -> Self {
+        Self { sessions, owed }
     }
 
     fn finish(mut self) {
-        self.ids.clear();
+        self.owed.clear();
     }
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if !self.ids.is_empty() {
-            self.sessions.owed().extend(self.ids.drain(..));
+        if !self.owed.is_empty() {
+            self.sessions.owed().extend(self.owed.drain(..));
         }
     }
 }

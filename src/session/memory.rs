@@ -1,7 +1,7 @@
 //! The store for `sessions.file = ""`: sessions live in the map alone and are gone with the process.
 
 use super::SessionRecord;
-use super::store::{Each, EachToken, Pending, Store};
+use super::store::{Barred, Each, EachBarred, EachToken, Pending, Store};
 use super::token::DomainToken;
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
@@ -19,6 +19,14 @@ impl Store for MemoryOnly {
     }
 
     fn remove(&self, _: Vec<KeyHash>) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn bar(&self, _: Vec<Barred>) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn load_barred<'a>(&'a self, _: EachBarred<'a>) -> Pending<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -51,6 +59,7 @@ pub(crate) mod double {
     #[derive(Default)]
     struct Kept {
         sessions: BTreeMap<KeyHash, SessionRecord>,
+        barred: BTreeMap<KeyHash, Barred>,
         tokens: BTreeMap<String, DomainToken>,
     }
 
@@ -91,7 +100,22 @@ pub(crate) mod double {
         }
 
         fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()> {
-            self.answer(|kept| kept.sessions.retain(|id, _| !ids.contains(id)))
+            self.answer(|kept| {
+                kept.sessions.retain(|id, _| !ids.contains(id));
+                kept.barred.retain(|id, _| !ids.contains(id));
+            })
+        }
+
+        fn bar(&self, ended: Vec<Barred>) -> Pending<'_, ()> {
+            self.answer(|kept| {
+                kept.sessions.retain(|id, _| !ended.iter().any(|one| one.id == *id));
+                kept.barred.extend(ended.into_iter().map(|one| (one.id, one)));
+            })
+        }
+
+        fn load_barred<'a>(&'a self, each: EachBarred<'a>) -> Pending<'a, ()> {
+            self.kept.lock().unwrap().barred.values().copied().for_each(each);
+            Box::pin(std::future::ready(Ok(())))
         }
 
         fn load_tokens<'a>(&'a self, each: EachToken<'a>) -> Pending<'a, ()> {

@@ -1,8 +1,12 @@
 //! Sessions: what a login makes, what every request is checked against, and where it is kept.
 
+pub mod adopted;
+pub mod adopter;
+mod barred;
 pub mod counted;
 pub mod domain_tokens;
 pub mod ends;
+pub mod engine_logout;
 mod file;
 mod file_rows;
 mod file_writer;
@@ -21,9 +25,11 @@ use crate::clock::UnixMillis;
 use crate::identity::{RoleName, UserName};
 use crate::secret::{KeyHash, TokenHash};
 
+use adopted::{Adopted, Rights};
+
 /// What a login created. Shared by the requests made under it; only its last use and its end change.
 ///
-/// A million of them are held, so they are packed: 136 bytes each.
+/// A million of them are held, so they are packed: 144 bytes each.
 #[derive(Debug)]
 pub struct Session {
     /// The hash of the key: the session's identity.
@@ -36,6 +42,8 @@ pub struct Session {
     pub expires: UnixMillis,
     /// IPv4 addresses as IPv6 ones.
     client: Ipv6Addr,
+    /// Of a session that an engine made; boxed, for most are made here.
+    adopted: Option<Box<Adopted>>,
     /// Last use in ms, and [`ENDED`].
     state: AtomicU64,
 }
@@ -59,17 +67,21 @@ pub struct SessionRecord {
     /// Where the login came from.
     pub client: IpAddr,
     pub last_used: UnixMillis,
+    /// The rights of a session that an engine made; none: it was made here.
+    pub adopted: Option<Rights>,
 }
 
 impl Session {
     #[must_use]
     pub fn new(record: SessionRecord) -> Self {
-        let SessionRecord { id, token, user, role, created, expires, client, last_used } = record;
+        let SessionRecord { id, token, user, role, created, expires, client, last_used, adopted } = record;
         let client = match client {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        Self { id, token, user, role, created, expires, client, state: AtomicU64::new(last_used.0 & !ENDED) }
+        let adopted = adopted.map(|rights| Box::new(Adopted::new(rights, UnixMillis(0))));
+        let state = AtomicU64::new(last_used.0 & !ENDED);
+        Self { id, token, user, role, created, expires, client, adopted, state }
     }
 
     /// The session as plain values, as they stand now.
@@ -84,7 +96,14 @@ impl Session {
             expires: self.expires,
             client: self.client(),
             last_used: self.last_used(),
+            adopted: self.adopted().map(|adopted| adopted.rights.clone()),
         }
+    }
+
+    /// The engine's side of a session that it made.
+    #[must_use]
+    pub fn adopted(&self) -> Option<&Adopted> {
+        self.adopted.as_deref()
     }
 
     /// Where the login came from.
@@ -129,6 +148,7 @@ impl Session {
 pub struct SessionSettings {
     /// The store's file; none: memory only.
     pub file: Option<std::path::PathBuf>,
+    pub adopt: Option<adopter::AdoptSettings>,
 }
 
 #[cfg(test)]
@@ -137,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_session_is_small_and_gives_back_what_it_was_made_from() {
-        assert_eq!(size_of::<Session>(), 136);
+        assert_eq!(size_of::<Session>(), 144);
         for client in ["192.0.2.1", "2001:db8::7"] {
             let made =
                 SessionRecord { client: client.parse().unwrap(), ..store::contract::record("a", "u", 9) };

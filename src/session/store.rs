@@ -5,6 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use super::barred::Barred;
 use super::file::FileStore;
 use super::memory::MemoryOnly;
 use super::token::DomainToken;
@@ -21,6 +22,9 @@ pub type Each<'a> = &'a mut (dyn FnMut(SessionRecord) + Send);
 /// Takes the domain tokens that [`Store::load_tokens`] finds.
 pub type EachToken<'a> = &'a mut (dyn FnMut(DomainToken) + Send);
 
+/// Takes what [`Store::load_barred`] finds.
+pub type EachBarred<'a> = &'a mut (dyn FnMut(Barred) + Send);
+
 /// A durable place for sessions and minted domain tokens. What `put` and `remove` have answered survives `kill -9`. Both are carried
 /// out in the order they were called in, also when their futures are dropped.
 pub trait Store: Send + Sync {
@@ -28,8 +32,12 @@ pub trait Store: Send + Sync {
     fn load<'a>(&'a self, now: UnixMillis, each: Each<'a>) -> Pending<'a, ()>;
     /// Keeps a record, in place of one with the same id.
     fn put(&self, record: SessionRecord) -> Pending<'_, ()>;
-    /// Forgets these; one that it does not have is no error.
+    /// Forgets these, barred or not; one that it does not have is no error.
     fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()>;
+    /// Forgets these sessions, and keeps that they have ended until they would have expired.
+    fn bar(&self, ended: Vec<Barred>) -> Pending<'_, ()>;
+    /// Hands out what was barred and not removed since.
+    fn load_barred<'a>(&'a self, each: EachBarred<'a>) -> Pending<'a, ()>;
     /// Hands out every minted domain token.
     fn load_tokens<'a>(&'a self, each: EachToken<'a>) -> Pending<'a, ()>;
     /// Keeps a minted domain token, in place of one with the same id.
@@ -61,7 +69,9 @@ pub fn open(settings: &SessionSettings) -> Result<Arc<dyn Store>, StoreError> {
 pub(super) mod contract {
     use super::*;
     use crate::identity::{RoleName, UserName};
+    use crate::permission::Permission;
     use crate::secret::TokenHash;
+    use crate::session::adopted::Rights;
     use std::collections::BTreeMap;
 
     pub(in crate::session) fn record(key: &str, user: &str, expires: u64) -> SessionRecord {
@@ -74,6 +84,7 @@ pub(super) mod contract {
             expires: UnixMillis(expires),
             client: "2001:db8::7".parse().unwrap(),
             last_used: UnixMillis(7),
+            adopted: None,
         }
     }
 
@@ -95,7 +106,34 @@ pub(super) mod contract {
         skips_what_has_expired(&store).await;
         let store = replaces_and_removes(store, &reopen).await;
         keeps_the_order_of_calls(&store).await;
+        let store = bars_what_has_ended(store, &reopen).await;
         keeps_domain_tokens(store, reopen).await;
+    }
+
+    async fn barred(store: &dyn Store) -> Vec<Barred> {
+        let mut found = Vec::new();
+        store.load_barred(&mut |one| found.push(one)).await.unwrap();
+        found
+    }
+
+    async fn bars_what_has_ended<S: Store>(store: S, reopen: &impl Fn(S) -> S) -> S {
+        let acl = [("cdr", [Permission::Read, Permission::ReadOwn].into_iter().collect())];
+        let listed = Rights::Listed(Arc::new(acl.into_iter().collect()));
+        store.put(SessionRecord { adopted: Some(listed.clone()), ..record("e", "u", 500) }).await.unwrap();
+        store.put(SessionRecord { adopted: Some(Rights::OfRole), ..record("f", "u", 500) }).await.unwrap();
+        let store = reopen(store);
+        let found = all(&store, 0).await;
+        assert_eq!(found[&KeyHash::of("e")].adopted, Some(listed));
+        assert_eq!(found[&KeyHash::of("f")].adopted, Some(Rights::OfRole));
+        assert_eq!(found[&KeyHash::of("b")].adopted, None);
+        let ended = Barred { id: KeyHash::of("e"), expires: UnixMillis(500) };
+        store.bar(vec![ended]).await.unwrap();
+        let store = reopen(store);
+        assert!(!all(&store, 0).await.contains_key(&KeyHash::of("e")));
+        assert_eq!(barred(&store).await, [ended]);
+        store.remove(vec![ended.id]).await.unwrap();
+        assert!(barred(&store).await.is_empty());
+        store
     }
 
     async fn tokens(store: &dyn Store) -> Vec<DomainToken> {

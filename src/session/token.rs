@@ -46,8 +46,8 @@ pub enum Reading {
     Domain(DomainClaims),
     /// HS256 by the key of ours, a session's, `exp` passed.
     ExpiredSession,
-    /// HS256 by the key of ours, a session's, but no such session is known.
-    Session,
+    /// HS256 by the key of ours, a session's that expires then, but no such session is known.
+    Session(UnixMillis),
     /// Says (unverified) that it is a domain token, but algorithm, `crit`, signature or `exp` are not good.
     BadDomain,
     /// None of these.
@@ -184,7 +184,7 @@ fn judge(claims: Claims, now: UnixMillis) -> Reading {
         (Some("domain"), Some(id)) => Reading::Domain(DomainClaims { id, domain: claims.d, expires }),
         (Some("domain"), None) => Reading::BadDomain,
         _ if expires <= now => Reading::ExpiredSession,
-        _ => Reading::Session,
+        _ => Reading::Session(expires),
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
         let acl = AclClaim::from([("cdr", permissions)]);
         let token = tokens().sign_session(UnixMillis(1_464_587_176_910), &acl).unwrap();
         assert_eq!(token, make(HS256, r#"{"exp":1464587176910,"acl":{"cdr":["*"]}}"#, SECRET));
-        assert_eq!(read(&token), Reading::Session);
+        assert_eq!(read(&token), Reading::Session(UnixMillis(1_464_587_176_910)));
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn exp_is_read_in_milliseconds() {
         let session = make(HS256, r#"{"exp":1000,"acl":{}}"#, SECRET);
-        assert_eq!(tokens().read(&session, UnixMillis(999)), Reading::Session);
+        assert_eq!(tokens().read(&session, UnixMillis(999)), Reading::Session(UnixMillis(1000)));
         assert_eq!(tokens().read(&session, UnixMillis(1000)), Reading::ExpiredSession);
     }
 

@@ -47,6 +47,7 @@ use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::peer::Peer;
 use crate::telemetry::exchange::Exchange;
+use crate::trust::{self, TrustFault};
 
 use attempt::{Ask, LocalGroup};
 use head::Target;
@@ -114,16 +115,8 @@ pub struct UpstreamContext {
 /// Why a configuration's upstreams cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamFault {
-    #[error("upstream {upstream}: no root certificates found on this system; set ca_file")]
-    NoSystemRoots { upstream: Arc<str> },
-    #[error("upstream {upstream}: ca_file holds no certificate")]
-    NoCa { upstream: Arc<str> },
-    #[error("upstream {upstream}: a certificate of ca_file cannot be used")]
-    Tls {
-        upstream: Arc<str>,
-        #[source]
-        source: rustls::Error,
-    },
+    #[error("upstream {upstream}: {source}")]
+    Trust { upstream: Arc<str>, source: TrustFault },
     #[error("upstream {upstream}: {host} is no host name that a certificate could be for")]
     HostName { upstream: Arc<str>, host: String },
     #[error("upstream {upstream}: h2c servers cannot be mixed with http or https ones")]
@@ -212,7 +205,7 @@ fn tls_of(upstream: &UpstreamSettings) -> Result<Option<TlsClient>, UpstreamFaul
     if https.peek().is_none() {
         return Ok(None);
     }
-    if let Some(bad) = https.find(|url| tls::server_name(&url.host).is_none()) {
+    if let Some(bad) = https.find(|url| trust::server_name(&url.host).is_none()) {
         return Err(UpstreamFault::HostName { upstream: upstream.name.clone(), host: bad.host.clone() });
     }
     TlsClient::new(&upstream.name, upstream.ca.as_deref()).map(Some)

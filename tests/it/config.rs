@@ -195,18 +195,8 @@ fn what_comes_later_is_known_to_check_and_refused_by_run() {
     type Change = fn(&mut Settings);
     let cases: &[(Change, &str)] = &[
         (|s| s.set("sessions.redis", "{ url = 'redis://127.0.0.1:6379/0' }"), "redis"),
-        (|s| s.set("sessions.adopt", "{ url = 'http://127.0.0.1:9' }"), "adopt"),
-        (|s| s.set("directory.webitel", "{ url = 'http://127.0.0.1:9' }"), "webitel"),
+        (|s| s.set("listen.authz", "'127.0.0.1:0'"), "authz"),
         (|s| s.set("telemetry.otlp_endpoint", "'http://127.0.0.1:4317'"), "otlp_endpoint"),
-        (
-            |s| s.route("path = '/x'\nresource = 'cdr'\nupstream = 'engine'\nwebsocket = 'first_frame'"),
-            "first_frame",
-        ),
-        (
-            |s| s.route("path = '/x'\nresource = 'cdr'\nupstream = 'engine'\nbody_credentials = 'reject'"),
-            "body_credentials",
-        ),
-        (|s| s.route("path = '/x'\naccess = 'authenticated'\nanswer = 'whoami'"), "answer"),
     ];
     for (change, word) in cases {
         let prepared = Prepared::new(change);

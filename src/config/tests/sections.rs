@@ -208,10 +208,7 @@ otlp_endpoint = "http://127.0.0.1:4317"
         "listen.authz",
         "listen.ext_authz",
         "listen.proxy_protocol",
-        "directory.webitel",
-        "login.answers",
         "sessions.redis",
-        "sessions.adopt",
         "telemetry.otlp_endpoint",
     ];
     assert_eq!(keys, expected, "{noted:#?}");

@@ -138,7 +138,8 @@ async fn a_file_of_the_version_before_is_brought_up_to_date_and_keeps_its_sessio
     old.execute_batch(rows::SESSIONS).unwrap();
     old.pragma_update(None, "application_id", APPLICATION).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
-    rows::put(&old, &record("a", "low@example.org", 100)).unwrap();
+    old.execute("INSERT INTO sessions VALUES (?1, ?1, 'u', 'low', 1, 100, 2, x'7f000001')", [[7u8; 32]])
+        .unwrap();
     drop(old);
     for _ in 0..2 {
         let store = FileStore::open(&path).unwrap();

@@ -207,6 +207,7 @@ fn a_stream_ends_with_its_session() {
             expires: UnixMillis(u64::MAX),
             client: [127, 0, 0, 1].into(),
             last_used: UnixMillis(0),
+            adopted: None,
         }));
         let mut client = Client::of(addr);
         client.principal = Some(Principal::Session(session.clone()));

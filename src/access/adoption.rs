@@ -1,0 +1,195 @@
+//! Callers whom an engine made known (contract section 2, `[sessions.adopt]`): a session or domain token that is unknown
+//! here is asked for, and one that the engine told of is asked about again when its last answer is old.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Reason;
+use super::authenticate::{Ask, Authenticator, Unauthenticated, is_token_of, live};
+use super::credentials::Presented;
+use super::permit::Principal;
+use crate::clock::UnixMillis;
+use crate::engine::Whoami;
+use crate::identity::{RoleName, UserName};
+use crate::secret::{KeyHash, TokenHash};
+use crate::session::adopter::{Adopter, Said};
+use crate::session::domain_tokens::KnownToken;
+use crate::session::ends::Cause;
+use crate::session::token::{DomainClaims, DomainToken};
+use crate::session::{Session, SessionRecord};
+
+impl Authenticator {
+    /// Who it is. Awaits nothing for a caller who is known and of whom nothing is to be asked.
+    pub(super) async fn caller(
+        &self,
+        presented: &Presented<'_>,
+        client: IpAddr,
+        now: UnixMillis,
+    ) -> Result<Principal, Unauthenticated> {
+        let known = self.principal(presented, now);
+        let Some(adopter) = &self.adopter else { return known };
+        match known {
+            Ok(principal) => match principal.adopted() {
+                Some(adopted) if adopter.is_stale(adopted, now) => {
+                    self.ask_again(adopter, principal, presented, now).await
+                }
+                _ => Ok(principal),
+            },
+            Err(Unauthenticated { ask: Some(ask), reason, .. }) => {
+                let Some(token) = presented.token.as_ref().and_then(|token| token.text()) else {
+                    return Err(reason.into());
+                };
+                match ask {
+                    Ask::Domain(claims) => self.adopt_token(adopter, token, &claims, now).await,
+                    Ask::Session(expires) => self.adopt(adopter, presented, (client, expires), now).await,
+                }
+            }
+            Err(unknown) => Err(unknown),
+        }
+    }
+
+    async fn adopt(
+        &self,
+        adopter: &Adopter,
+        presented: &Presented<'_>,
+        (client, expires): (IpAddr, UnixMillis),
+        now: UnixMillis,
+    ) -> Result<Principal, Unauthenticated> {
+        let unknown = || Unauthenticated::from(Reason::UnknownKey);
+        let token = presented.token.as_ref().ok_or_else(unknown)?;
+        let key = presented.key.as_ref().and_then(|key| key.text()).ok_or_else(unknown)?;
+        let (text, id) = (token.text().ok_or_else(unknown)?, KeyHash::of(key));
+        if self.sessions.is_barred(&id) {
+            return Err(unknown());
+        }
+        let caller = told(adopter.ask(text, Some(key)).await, Reason::UnknownKey)?;
+        let record = SessionRecord {
+            id,
+            token: TokenHash::of(text),
+            user: UserName::new(&caller.id),
+            role: RoleName::new(&caller.role_name),
+            created: now,
+            expires: caller.expires.unwrap_or(expires),
+            client,
+            last_used: now,
+            adopted: Some(adopter.rights(&caller)),
+        };
+        let session =
+            self.sessions.adopt(record).await.filter(|s| is_token_of(token, s)).ok_or_else(unknown)?;
+        if let Some(adopted) = session.adopted() {
+            adopted.set_asked(now);
+        }
+        live(&session, now).map(Principal::Session)
+    }
+
+    async fn adopt_token(
+        &self,
+        adopter: &Adopter,
+        token: &str,
+        claims: &DomainClaims,
+        now: UnixMillis,
+    ) -> Result<Principal, Unauthenticated> {
+        let caller = told(adopter.ask(token, None).await, Reason::DomainTokenUnknown)?;
+        let record = record_of(&caller, claims).ok_or(Reason::DomainTokenUnknown)?;
+        let known = self.sessions.domain_tokens().adopt(record, adopter.rights(&caller), now);
+        Ok(Principal::Domain(known))
+    }
+
+    /// One who is known goes on when the engine cannot be asked, and ends when it does not know him any more.
+    async fn ask_again(
+        &self,
+        adopter: &Adopter,
+        principal: Principal,
+        presented: &Presented<'_>,
+        now: UnixMillis,
+    ) -> Result<Principal, Unauthenticated> {
+        let token = presented.token.as_ref().and_then(|token| token.text()).unwrap_or_default();
+        let key = presented.key.as_ref().and_then(|key| key.text());
+        let key = key.filter(|_| matches!(principal, Principal::Session(_)));
+        match (adopter.ask(token, key).await, &principal) {
+            (Said::Nothing, _) => {
+                if let Some(adopted) = principal.adopted() {
+                    adopter.ask_again_soon(adopted, now);
+                }
+                Ok(principal)
+            }
+            (Said::Knows(caller), Principal::Session(session)) => {
+                let (role, rights) = (RoleName::new(&caller.role_name), adopter.rights(&caller));
+                match self.sessions.refresh(session, role, rights, now).await {
+                    Some(session) => live(&session, now).map(Principal::Session),
+                    None => Err(Reason::UnknownKey.into()),
+                }
+            }
+            (Said::Knows(caller), Principal::Domain(known)) => {
+                let record = DomainToken { role: RoleName::new(&caller.role_name), ..known.record.clone() };
+                let tokens = self.sessions.domain_tokens();
+                Ok(Principal::Domain(tokens.adopt(record, adopter.rights(&caller), now)))
+            }
+            (Said::DoesNotKnow, Principal::Session(session)) => Err(self.ended(session).await),
+            (Said::DoesNotKnow, Principal::Domain(known)) => Err(self.forgotten(known)),
+        }
+    }
+
+    async fn ended(&self, session: &Arc<Session>) -> Unauthenticated {
+        if let Err(error) = self.sessions.end(&session.id, Cause::EngineEnded).await {
+            tracing::warn!(%error, "the end of a session is not stored yet");
+        }
+        let principal = Some(Principal::Session(Arc::clone(session)));
+        Unauthenticated { principal, ..Reason::UnknownKey.into() }
+    }
+
+    fn forgotten(&self, known: &Arc<KnownToken>) -> Unauthenticated {
+        self.sessions.domain_tokens().forget_adopted(&known.record.id);
+        let principal = Some(Principal::Domain(Arc::clone(known)));
+        Unauthenticated { principal, ..Reason::DomainTokenUnknown.into() }
+    }
+}
+
+fn told(said: Said, unknown: Reason) -> Result<Arc<Whoami>, Reason> {
+    match said {
+        Said::Knows(caller) => Ok(caller),
+        Said::DoesNotKnow => Err(unknown),
+        Said::Nothing => Err(Reason::EngineUnavailable),
+    }
+}
+
+/// None where the engine names another caller than the token does.
+fn record_of(caller: &Whoami, claims: &DomainClaims) -> Option<DomainToken> {
+    let domain = claims.domain.clone()?;
+    let is_the_same =
+        caller.id.strip_prefix(&*claims.id).and_then(|rest| rest.strip_prefix('@')) == Some(&domain);
+    is_the_same.then(|| DomainToken {
+        id: claims.id.clone(),
+        domain,
+        role: RoleName::new(&caller.role_name),
+        expires: claims.expires,
+        enabled: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_adopted_under_its_own_name_alone() {
+        let caller = |id: &str| Whoami {
+            id: id.into(),
+            role_name: "user".into(),
+            expires: None,
+            acl: crate::permission::Acl::default(),
+        };
+        let claims = |domain: Option<&str>| DomainClaims {
+            id: "i".into(),
+            domain: domain.map(Into::into),
+            expires: UnixMillis(9),
+        };
+        let record = record_of(&caller("i@d"), &claims(Some("d"))).unwrap();
+        assert_eq!((record.id.as_str(), record.domain.as_str(), record.expires), ("i", "d", UnixMillis(9)));
+        for (id, domain) in
+            [("i@e", Some("d")), ("j@d", Some("d")), ("i@d", None), ("i", Some("d")), ("root", Some("d"))]
+        {
+            assert!(record_of(&caller(id), &claims(domain)).is_none(), "{id} {domain:?}");
+        }
+    }
+}

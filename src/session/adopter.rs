@@ -1,0 +1,196 @@
+//! Asking an engine about sessions and tokens that it made (contract section 2, `[sessions.adopt]`): once for all who ask
+//! at the same time, a no remembered for a moment, never more often than the configuration allows. Whoever asks has
+//! checked the token's signature.
+
+use moka::future::Cache;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::adopted::{Adopted, Rights};
+use crate::clock::{UnixMillis, monotonic};
+use crate::engine::{Engine, Whoami};
+use crate::secret::sha256;
+
+/// `[sessions.adopt]`
+#[derive(Clone, Debug)]
+pub struct AdoptSettings {
+    pub engine: crate::engine::EngineSettings,
+    pub revalidate: Duration,
+    /// `rights = "roles"`: `[roles]` by the role's name, instead of the acl that the engine answered.
+    pub by_role: bool,
+    pub negative_ttl: Duration,
+    pub max_lookups_per_second: u32,
+}
+
+/// What the engine said.
+#[derive(Clone, Debug)]
+pub enum Said {
+    Knows(Arc<Whoami>),
+    DoesNotKnow,
+    /// It could not be asked, or was asked too often.
+    Nothing,
+}
+
+/// How many noes are remembered: a flood of them forgets the oldest and meets the limit of questions.
+const REMEMBERED: u64 = 100_000;
+
+/// After a failure nobody asks for so long: those who wait on a dead engine are let go at once.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a known session goes on before it is asked about again after the engine could not be asked.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Asks one engine. Shared by all threads; belongs to the configuration.
+pub struct Adopter {
+    engine: Arc<Engine>,
+    settings: AdoptSettings,
+    noes: Cache<[u8; 32], ()>,
+    allowance: Mutex<Allowance>,
+    paused: Mutex<Option<Instant>>,
+    shed: AtomicU64,
+}
+
+/// What is not remembered.
+enum Other {
+    Knows(Arc<Whoami>),
+    Nothing,
+}
+
+impl Adopter {
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, settings: AdoptSettings) -> Self {
+        let noes = Cache::builder().max_capacity(REMEMBERED).time_to_live(settings.negative_ttl).build();
+        let allowance = Mutex::new(Allowance::new(settings.max_lookups_per_second));
+        Self { engine, settings, noes, allowance, paused: Mutex::default(), shed: AtomicU64::new(0) }
+    }
+
+    /// The rights of a caller whom the engine knows.
+    #[must_use]
+    pub fn rights(&self, caller: &Whoami) -> Rights {
+        if self.settings.by_role { Rights::OfRole } else { Rights::Listed(Arc::new(caller.acl.clone())) }
+    }
+
+    /// `rights = "roles"`
+    #[must_use]
+    pub fn is_by_role(&self) -> bool {
+        self.settings.by_role
+    }
+
+    /// Whether the engine's last answer is too old at `now`.
+    #[must_use]
+    pub fn is_stale(&self, adopted: &Adopted, now: UnixMillis) -> bool {
+        now.since(adopted.asked()) >= self.settings.revalidate
+    }
+
+    /// Lets one that is known go on: it is asked about again before long.
+    pub fn ask_again_soon(&self, adopted: &Adopted, now: UnixMillis) {
+        let back = self.settings.revalidate.saturating_sub(AGAIN);
+        adopted
+            .set_asked(UnixMillis(now.0.saturating_sub(u64::try_from(back.as_millis()).unwrap_or(u64::MAX))));
+    }
+
+    /// Asks about credentials whose token is of good signature. `key`: none for a domain token.
+    pub async fn ask(&self, token: &str, key: Option<&str>) -> Said {
+        let asked = self.noes.try_get_with(question(token, key), self.answer(token, key)).await;
+        match asked.as_ref().map_err(Arc::as_ref) {
+            Ok(()) => Said::DoesNotKnow,
+            Err(Other::Knows(caller)) => Said::Knows(Arc::clone(caller)),
+            Err(Other::Nothing) => Said::Nothing,
+        }
+    }
+
+    /// How many questions were not asked because there were too many.
+    #[must_use]
+    pub fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+
+    /// A no is the value that is remembered; all else is an error, which the waiting share and nobody keeps.
+    async fn answer(&self, token: &str, key: Option<&str>) -> Result<(), Other> {
+        if self.is_paused() {
+            return Err(Other::Nothing);
+        }
+        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(monotonic()) {
+            self.shed.fetch_add(1, Ordering::Relaxed);
+            return Err(Other::Nothing);
+        }
+        match self.engine.whoami(token, key).await {
+            Ok(Some(caller)) => Err(Other::Knows(Arc::new(caller))),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, "known sessions go on, unknown ones are answered 503");
+                *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic() + PAUSE);
+                Err(Other::Nothing)
+            }
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        let until = *self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| monotonic() < until)
+    }
+}
+
+/// Tells one pair of credentials from all others, and nothing of them.
+fn question(token: &str, key: Option<&str>) -> [u8; 32] {
+    let key = key.map_or([0; 32], |key| sha256(key.as_bytes()));
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(&sha256(token.as_bytes()));
+    both[32..].copy_from_slice(&key);
+    sha256(&both)
+}
+
+/// So many questions a second, and as many at once.
+struct Allowance {
+    per_second: f64,
+    left: f64,
+    since: Option<Instant>,
+}
+
+impl Allowance {
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second);
+        Self { per_second, left: per_second, since: None }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        if let Some(since) = self.since {
+            let passed = now.saturating_duration_since(since).as_secs_f64();
+            self.left = (self.left + passed * self.per_second).min(self.per_second.max(1.0));
+        }
+        self.since = Some(now);
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_questions_a_second_are_allowed_and_as_many_at_once() {
+        let (mut allowance, start) = (Allowance::new(2), monotonic());
+        let at = |ms| start + Duration::from_millis(ms);
+        let taken: Vec<_> =
+            [0, 0, 0, 499, 500, 600, 5000, 5000, 5000].map(|ms| allowance.take(at(ms))).into();
+        assert_eq!(taken, [true, true, false, false, true, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_question_is_of_one_pair_of_credentials() {
+        let all = [
+            question("t", None),
+            question("t", Some("k")),
+            question("t", Some("")),
+            question("k", Some("t")),
+        ];
+        for (n, one) in all.iter().enumerate() {
+            assert!(!all[n + 1..].contains(one));
+        }
+    }
+}
