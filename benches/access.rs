@@ -4,12 +4,11 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
+use postern::access::body::BodyRules;
 use postern::access::credentials::{CredentialNames, Presented, without};
 use postern::access::path::CanonicalPath;
 use postern::access::route_tree::RouteTree;
-use postern::access::routes::{
-    BodyCredentials, Place, RouteSettings, Rule, Target, UpstreamId, WebSocketMode,
-};
+use postern::access::routes::{Place, RouteSettings, Rule, Target, UpstreamId, WebSocketMode};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -40,7 +39,7 @@ fn table(count: usize) -> RouteTree {
         strip_prefix: String::new(),
         websocket: WebSocketMode::Credentials,
         encoded_slash: false,
-        body_credentials: BodyCredentials::Ignore,
+        body: BodyRules::default(),
         target: Target::Upstream(UpstreamId(0)),
         place: Place { file: Arc::from("routes.toml"), line: n },
     };

@@ -137,8 +137,14 @@ impl Acl {
     /// Whether exactly this permission is held on a resource.
     #[must_use]
     pub fn holds(&self, permission: Permission, resource: &str) -> bool {
+        self.held(resource).has(permission)
+    }
+
+    /// All that is held on a resource.
+    #[must_use]
+    pub fn held(&self, resource: &str) -> PermissionSet {
         let found = self.0.binary_search_by(|(name, _)| (**name).cmp(resource));
-        found.ok().and_then(|at| self.0.get(at)).is_some_and(|(_, held)| held.has(permission))
+        found.ok().and_then(|at| self.0.get(at)).map(|(_, held)| *held).unwrap_or_default()
     }
 
     /// In the order of the resources' names.

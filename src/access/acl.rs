@@ -56,6 +56,11 @@ impl Roles {
         self.by_name.get(name)
     }
 
+    /// In no order.
+    pub fn names(&self) -> impl Iterator<Item = &RoleName> {
+        self.by_name.keys()
+    }
+
     /// None: no role is allowed anything on it.
     pub(super) fn resource(&self, name: &str) -> Option<ResourceId> {
         self.resources.get(name).copied()
@@ -95,6 +100,12 @@ impl Role {
     /// Every resource with its permissions, own ones first, none twice, in the order of their names.
     pub fn resources(&self) -> impl Iterator<Item = (&str, &[&'static str])> {
         self.resources.iter().map(|(name, permissions)| (name.as_str(), permissions.as_slice()))
+    }
+
+    /// All that it holds on a resource.
+    pub(super) fn held(&self, resource: &str) -> PermissionSet {
+        let words = self.resources.get(resource).into_iter().flatten();
+        words.filter_map(|word| Permission::parse(word)).collect()
     }
 
     /// Whether it holds exactly this permission on a resource.

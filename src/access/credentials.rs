@@ -66,6 +66,19 @@ impl<'r> Presented<'r> {
     }
 }
 
+impl<'r> Presented<'r> {
+    /// Of texts that came another way, read as a header's would be: an empty one is absent.
+    #[must_use]
+    pub fn of_texts(token: &'r str, key: Option<&'r str>) -> Self {
+        let credential = |text: &'r str| {
+            let is_given = !text.trim_ascii().is_empty();
+            let text = is_visible(text).then_some(Cow::Borrowed(text));
+            is_given.then_some(Credential { text, header: None })
+        };
+        Self { token: credential(token), key: key.and_then(credential) }
+    }
+}
+
 /// A query without everything that some parser could take for a credential, the rest byte for byte: the one form in
 /// which a query is forwarded or logged. Nothing is copied when nothing is to be taken out.
 #[must_use]

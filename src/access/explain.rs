@@ -92,7 +92,7 @@ pub fn explain(settings: &AccessSettings, policy: &Policy, asked: Asked<'_>) -> 
         }
     };
     told.canonical = Some(path.as_str().to_owned());
-    if let Some(own) = path.own(settings.case_sensitive) {
+    if let Some(own) = settings.own_path(&path) {
         told.decision = "own";
         told.reason = Some(format!("postern answers {} itself", own.as_str()));
         return told;
@@ -239,6 +239,7 @@ mod tests {
             ],
             names: CredentialNames::default(),
             case_sensitive: false,
+            own_below: Vec::new(),
         }
     }
 

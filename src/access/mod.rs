@@ -7,6 +7,7 @@ pub mod acl;
 mod adoption;
 mod authenticate;
 pub mod authority;
+pub mod body;
 mod conflicts;
 pub mod credentials;
 pub mod explain;
@@ -38,11 +39,12 @@ use crate::session::token::Tokens;
 
 use acl::RoleSettings;
 use authenticate::Authenticator;
+use body::BodyFault;
 use credentials::{Ambiguous, CredentialNames, Presented};
 use path::{CanonicalPath, OwnPath};
-use permit::{ForwardQuery, Judged};
+use permit::{ForwardQuery, GuardedPermit, Judged};
 use policy::{Caller, Policy, Question, Refusal};
-use routes::{Route, RouteSettings, Rule};
+use routes::{Route, RouteSettings, Rule, WebSocketMode};
 
 pub use permit::{Permit, Principal, Scope};
 
@@ -54,6 +56,16 @@ pub struct AccessSettings {
     pub names: CredentialNames,
     /// `[paths] case_sensitive`
     pub case_sensitive: bool,
+    /// `[login] below`: prefixes below which the gateway's own paths are too.
+    pub own_below: Vec<String>,
+}
+
+impl AccessSettings {
+    /// Which of the gateway's own paths this is.
+    #[must_use]
+    pub fn own_path(&self, path: &CanonicalPath) -> Option<OwnPath> {
+        path.own(self.case_sensitive, &self.own_below)
+    }
 }
 
 /// Where callers are known from.
@@ -143,6 +155,7 @@ pub struct Access {
     policy: Policy,
     names: CredentialNames,
     case_sensitive: bool,
+    own_below: Vec<String>,
     authenticator: Authenticator,
 }
 
@@ -150,11 +163,11 @@ impl Access {
     /// Compiles the settings, which `config` has found free of conflicts.
     #[must_use]
     pub fn new(settings: AccessSettings, callers: Callers) -> Self {
-        let AccessSettings { routes, roles, names, case_sensitive } = settings;
+        let AccessSettings { routes, roles, names, case_sensitive, own_below } = settings;
         let policy = Policy::new(&routes, &roles, case_sensitive);
         let Callers { sessions, tokens, adopter } = callers;
         let authenticator = Authenticator::new(sessions, tokens, adopter);
-        Self { policy, names, case_sensitive, authenticator }
+        Self { policy, names, case_sensitive, own_below, authenticator }
     }
 
     /// The decision, in the contract's order: path, ambiguous credentials, what a public or deny route says, the
@@ -191,6 +204,47 @@ impl Access {
                 Err(Denied { principal: Some(principal), asked: refusal.asked, ..deny(refusal.reason) })
             }
         }
+    }
+
+    /// The upgrade to a WebSocket on a route whose clients are judged by their first message. None: on another route,
+    /// where an upgrade is a request like any other. Credentials are not looked at, but ambiguous ones are bad here too.
+    pub fn guarded(&self, request: &AccessRequest<'_>) -> Option<Result<GuardedPermit, Denied>> {
+        let AccessRequest { path, method, headers, query, .. } = request;
+        let question = Question { path, method, query: *query };
+        let entry = self.policy.entry(question).ok().flatten()?;
+        if entry.route.websocket != WebSocketMode::FirstFrame || entry.route.rule == Rule::Deny {
+            return None;
+        }
+        if Presented::read(headers, *query, &self.names).is_err() {
+            return Some(Err(Denied::new(Reason::AmbiguousCredentials, Some(Arc::clone(&entry.route)))));
+        }
+        let query = query.map(|q| ForwardQuery::of(path, credentials::without(q, &self.names)));
+        Some(Ok(GuardedPermit::on(entry, path.clone(), query)))
+    }
+
+    /// Who presents these texts, of a WebSocket's first message.
+    pub async fn introduced(
+        &self,
+        token: &str,
+        key: Option<&str>,
+        client: IpAddr,
+        now: UnixMillis,
+    ) -> Result<Principal, Reason> {
+        let presented = Presented::of_texts(token, key);
+        self.authenticator.caller(&presented, client, now).await.map_err(|unknown| unknown.reason)
+    }
+
+    /// Whether a caller may open a WebSocket: what its upgrade, a GET, asks for.
+    pub fn admits(
+        &self,
+        path: &CanonicalPath,
+        query: Option<&str>,
+        principal: &Principal,
+    ) -> Result<(), Reason> {
+        let question = Question { path, method: &Method::GET, query };
+        let entry = self.policy.entry(question).map_err(|_| Reason::BadPath)?.ok_or(Reason::NoRoute)?;
+        let granted = self.policy.grant(entry, question, caller_of(principal));
+        granted.map(|_| ()).map_err(|refusal| refusal.reason)
     }
 
     /// The session that a request's credentials are of, for a logout: routes and permissions are not asked. A domain
@@ -233,13 +287,35 @@ impl Access {
     /// Which of the gateway's own paths this is.
     #[must_use]
     pub fn own_path(&self, path: &CanonicalPath) -> Option<OwnPath> {
-        path.own(self.case_sensitive)
+        path.own(self.case_sensitive, &self.own_below)
+    }
+
+    /// What the route asks of a body, judged for its caller. A public route's caller has no rights to give.
+    pub fn judge_body(&self, permit: &Permit, body: &[u8]) -> Result<(), BodyFault> {
+        let roles = CallersRoles { policy: &self.policy, caller: permit.principal().map(caller_of) };
+        permit.route().body.judge(body, &self.names, &roles)
     }
 
     /// The rules alone, for `explain` and `replay`.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+}
+
+/// The roles of the configuration beside what a caller may do himself.
+struct CallersRoles<'c> {
+    policy: &'c Policy,
+    caller: Option<Caller<'c>>,
+}
+
+impl body::Roles for CallersRoles<'_> {
+    fn exists(&self, role: &str) -> bool {
+        self.policy.roles().names().any(|name| name.as_str().to_lowercase() == role.to_lowercase())
+    }
+
+    fn is_within_callers(&self, role: &str) -> bool {
+        self.caller.is_some_and(|caller| self.policy.may_give(caller, &RoleName::new(role)))
     }
 }
 

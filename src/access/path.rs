@@ -87,18 +87,20 @@ impl CanonicalPath {
         self.encoded_slash
     }
 
-    /// Whether this path is `literal` (lower case), as routes are compared: without regard to a trailing slash and,
-    /// unless it counts, to letter case.
+    /// Which of the gateway's own paths this is, by itself or below one of these prefixes.
     #[must_use]
-    fn is(&self, literal: &str, case_sensitive: bool) -> bool {
-        let (path, literal) = (self.inner(), inner(literal));
-        if case_sensitive { path == literal } else { path.eq_ignore_ascii_case(literal) }
-    }
-
-    /// Which of the gateway's own paths this is.
-    #[must_use]
-    pub fn own(&self, case_sensitive: bool) -> Option<OwnPath> {
-        [OwnPath::Login, OwnPath::Logout].into_iter().find(|own| self.is(own.as_str(), case_sensitive))
+    pub fn own(&self, case_sensitive: bool, below: &[String]) -> Option<OwnPath> {
+        let (path, own) = (self.inner(), [OwnPath::Login, OwnPath::Logout]);
+        let same = |a: &str, b: &str| if case_sensitive { a == b } else { a.eq_ignore_ascii_case(b) };
+        own.into_iter().find(|own| {
+            let own = inner(own.as_str());
+            let prefix = path.len().checked_sub(own.len()).and_then(|at| path.split_at_checked(at));
+            prefix.is_some_and(|(prefix, rest)| {
+                let is_below =
+                    |known: &String| prefix.strip_suffix('/').is_some_and(|p| same(p, inner(known)));
+                same(rest, own) && (prefix.is_empty() || below.iter().any(is_below))
+            })
+        })
     }
 
     /// The segments joined by `/`, without the slashes at either end: what routes are looked up by.
@@ -334,13 +336,37 @@ mod tests {
             "/login?x",
             "/login//",
         ] {
-            assert!(CanonicalPath::of(&path.parse().unwrap()).unwrap().is("/login", false), "{path}");
+            assert!(
+                CanonicalPath::of(&path.parse().unwrap()).unwrap().own(false, &[]) == Some(OwnPath::Login),
+                "{path}"
+            );
         }
         for path in ["/loginx", "/login/x", "/", "/login%20", "/login%2F"] {
-            assert!(!CanonicalPath::of(&path.parse().unwrap()).unwrap().is("/login", false), "{path}");
+            assert!(CanonicalPath::of(&path.parse().unwrap()).unwrap().own(false, &[]).is_none(), "{path}");
         }
         let login = CanonicalPath::parse("/Login/").unwrap();
-        assert!(login.is("/Login", true) && !login.is("/login", true));
+        assert!(login.own(false, &[]) == Some(OwnPath::Login) && login.own(true, &[]).is_none());
+    }
+
+    #[test]
+    fn own_paths_are_below_the_prefixes_that_are_named_too() {
+        let below = ["/engine".to_owned(), "/a/b".to_owned()];
+        let own = |path: &str| CanonicalPath::of(&path.parse().unwrap()).unwrap().own(false, &below);
+        for path in ["/login", "/engine/login", "/Engine/LOGIN/", "/a/b/login"] {
+            assert_eq!(own(path), Some(OwnPath::Login), "{path}");
+        }
+        assert_eq!(own("/engine//logout"), Some(OwnPath::Logout));
+        for path in [
+            "/enginelogin",
+            "/engine/x/login",
+            "/b/login",
+            "/engine",
+            "/a/login",
+            "/xengine/login",
+            "/engine/login/x",
+        ] {
+            assert_eq!(own(path), None, "{path}");
+        }
     }
 
     #[test]

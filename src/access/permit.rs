@@ -110,6 +110,32 @@ pub struct Permit {
     credentials: Option<Judged>,
 }
 
+/// The upgrade of a WebSocket whose client is judged by his first message (contract section 4, `first_frame`): no
+/// [`Permit`], for nobody was judged. Made by `access` alone.
+pub struct GuardedPermit(Permit);
+
+impl GuardedPermit {
+    pub(super) fn on(entry: &Entry, path: CanonicalPath, query: Option<ForwardQuery>) -> Self {
+        Self(Permit::on(entry, path, query))
+    }
+
+    #[must_use]
+    pub fn route(&self) -> &Arc<Route> {
+        self.0.route()
+    }
+
+    /// What was asked for, to be judged once it is known who asks.
+    #[must_use]
+    pub fn path(&self) -> &CanonicalPath {
+        &self.0.path
+    }
+
+    /// For the upgrade alone, without the caller's credentials and identity.
+    pub(crate) fn upgrade(&self) -> &Permit {
+        &self.0
+    }
+}
+
 impl Permit {
     /// For a caller whom the rules grant it.
     pub(super) fn granted(self, principal: Principal, grant: Grant, credentials: Judged) -> Self {

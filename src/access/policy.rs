@@ -100,6 +100,20 @@ impl Policy {
         Ok(entry)
     }
 
+    /// Whether a role is known and may do nothing that the caller may not: he may give it to others.
+    #[must_use]
+    pub fn may_give(&self, caller: Caller<'_>, role: &RoleName) -> bool {
+        let own = self.roles.get(caller.role);
+        let held = |resource: &str| match caller.listed {
+            Some(acl) => acl.held(resource),
+            None => own.map(|own| own.held(resource)).unwrap_or_default(),
+        };
+        let given = self.roles.get(role);
+        given.is_some_and(|given| {
+            given.resources().all(|(resource, _)| given.held(resource).is_within(held(resource)))
+        })
+    }
+
     /// Whether the route lets an authenticated caller through.
     pub(super) fn grant(
         &self,

@@ -128,7 +128,7 @@ impl Entry {
             label: Label::of(&settings.path),
             rule: settings.rule.clone(),
             websocket: settings.websocket,
-            body_credentials: settings.body_credentials,
+            body: settings.body.clone(),
             target: settings.target,
             place: settings.place.clone(),
             encoded_slash: settings.encoded_slash,

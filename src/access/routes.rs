@@ -3,6 +3,7 @@
 
 use http::Method;
 
+use super::body::BodyRules;
 use super::segment;
 use crate::permission::Permission;
 use crate::telemetry::label::Label;
@@ -31,7 +32,7 @@ pub struct RouteSettings {
     pub strip_prefix: String,
     pub websocket: WebSocketMode,
     pub encoded_slash: bool,
-    pub body_credentials: BodyCredentials,
+    pub body: BodyRules,
     pub target: Target,
     pub place: Place,
 }
@@ -67,12 +68,6 @@ pub enum WebSocketMode {
     Deny,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyCredentials {
-    Ignore,
-    Reject,
-}
-
 /// Where a permitted request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -90,7 +85,7 @@ pub struct Route {
     pub label: Label,
     pub rule: Rule,
     pub websocket: WebSocketMode,
-    pub body_credentials: BodyCredentials,
+    pub body: BodyRules,
     pub target: Target,
     pub place: Place,
     pub encoded_slash: bool,

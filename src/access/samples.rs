@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::routes::{BodyCredentials, Place, RouteSettings, Rule, Target, UpstreamId, WebSocketMode};
+use super::body::BodyRules;
+use super::routes::{Place, RouteSettings, Rule, Target, UpstreamId, WebSocketMode};
 
 /// A route for everyone who is logged in, on all methods.
 pub(crate) fn route(path: &str) -> RouteSettings {
@@ -14,7 +15,7 @@ pub(crate) fn route(path: &str) -> RouteSettings {
         strip_prefix: String::new(),
         websocket: WebSocketMode::Credentials,
         encoded_slash: false,
-        body_credentials: BodyCredentials::Ignore,
+        body: BodyRules::default(),
         target: Target::Upstream(UpstreamId(0)),
         place: Place { file: Arc::from("routes.toml"), line: 1 },
     }

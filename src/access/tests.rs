@@ -110,6 +110,7 @@ fn settings() -> AccessSettings {
         }],
         names: CredentialNames::default(),
         case_sensitive: false,
+        own_below: Vec::new(),
     }
 }
 

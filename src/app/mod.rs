@@ -23,6 +23,7 @@ use crate::drain::Drain;
 use crate::gateway::in_flight::InFlightCount;
 use crate::gateway::live::{Live, LiveCell};
 use crate::gateway::login::LoginService;
+use crate::gateway::request_body::HeldMemory;
 use crate::gateway::{Gateway, Shared};
 use crate::server::Limits;
 use crate::server::tls::{self, Resumption};
@@ -123,6 +124,7 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
         login: LoginService::start(Arc::clone(&base.sessions), clock.clone())?,
         engine_logouts: Arc::clone(&engine_logouts),
         in_flight: InFlightCount::default(),
+        held: HeldMemory::default(),
         metrics: metrics.clone(),
         clock: clock.clone(),
     });

@@ -156,7 +156,7 @@ impl<'s> Judge<'s> {
     /// The decision now, and the route that made it.
     fn decide(&self, recorded: &Recorded<'_>, was: Decision) -> (Decision, Option<String>) {
         let Ok(path) = CanonicalPath::parse(&recorded.path) else { return (Decision::Deny, None) };
-        if path.own(self.settings.case_sensitive).is_some() {
+        if self.settings.own_path(&path).is_some() {
             return (was, None);
         }
         let reason = recorded.reason.as_deref().filter(|_| was == Decision::Deny);
@@ -259,6 +259,7 @@ mod tests {
             }],
             names: CredentialNames::default(),
             case_sensitive: false,
+            own_below: Vec::new(),
         }
     }
 

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use super::Source;
 use super::findings::Findings;
+use super::table::Table;
 use super::tree::{self, Entries, Node, Origin, Value};
+use crate::access::routes;
 
 /// Reads the main file and its `include`s, in order; none when one of them cannot be read or is no TOML, since
 /// everything said about the rest would be guesses.
 pub(super) fn read_all(source: &Source, f: &mut Findings) -> Option<Entries> {
     let mut root = read_main(&source.file, f)?;
     let (mut whole, mut seen) = (true, vec![source.file.clone()]);
-    for (text, origin) in includes(&mut root, f) {
+    for Include { text, origin, below } in includes(&mut root, f) {
         let path = origin.path(&text);
         if seen.contains(&path) {
             f.fault(&origin, "include", format!("{text} is included twice"));
@@ -20,6 +22,9 @@ pub(super) fn read_all(source: &Source, f: &mut Findings) -> Option<Entries> {
         match read(&path, &text, (&origin, "include"), f) {
             Some(mut more) => {
                 refuse_nested(&mut more, f);
+                if let Some(below) = below {
+                    mount(&mut more, &below);
+                }
                 merge(&mut root, more, "", f);
             }
             None => whole = false,
@@ -64,7 +69,56 @@ fn parsed(text: &str, path: &Path, f: &mut Findings) -> Option<Entries> {
     tree::parse(text, path).map_err(|faults| f.faults.extend(faults)).ok()
 }
 
-fn includes(root: &mut Entries, f: &mut Findings) -> Vec<(String, Origin)> {
+/// One item of `include`: `"FILE"`, or `{ file = "FILE", below = ["", "/prefix"] }`.
+struct Include {
+    text: String,
+    origin: Origin,
+    /// Its routes are there once below each of these, which is not forwarded. None: as they are written.
+    below: Option<Vec<String>>,
+}
+
+/// A path that others are put below: empty, or whole segments without a slash at the end.
+pub(super) fn prefix(text: &str) -> Result<String, String> {
+    let good = text.is_empty() || (routes::check_path(text).is_ok() && !text.ends_with('/'));
+    if good && !text.contains(['{', '*']) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("\"{text}\" is no prefix; write it as \"/engine\", or \"\" for none"))
+    }
+}
+
+/// Puts every route of a file below each prefix.
+fn mount(entries: &mut Entries, below: &[String]) {
+    let Some(Node { value: Value::List(routes), .. }) = entries.get_mut("routes") else { return };
+    let written = std::mem::take(routes);
+    for prefix in below {
+        let mounted = written.iter().cloned().map(|mut route| {
+            if let Value::Table(keys) = &mut route.value
+                && !prefix.is_empty()
+            {
+                put_below(keys, prefix);
+            }
+            route
+        });
+        routes.extend(mounted);
+    }
+}
+
+fn put_below(keys: &mut Entries, prefix: &str) {
+    let Some(Node { origin, value: Value::Text(path) }) = keys.get_mut("path") else { return };
+    let origin = origin.clone();
+    path.insert_str(0, prefix);
+    match keys.get_mut("strip_prefix").map(|node| &mut node.value) {
+        Some(Value::Text(stripped)) => stripped.insert_str(0, prefix),
+        Some(_) => {}
+        None => {
+            let value = Value::Text(prefix.to_owned());
+            keys.insert("strip_prefix".to_owned(), Node { origin, value });
+        }
+    }
+}
+
+fn includes(root: &mut Entries, f: &mut Findings) -> Vec<Include> {
     let Some(Node { origin, value }) = root.remove("include") else { return Vec::new() };
     let Value::List(items) = value else {
         f.fault(&origin, "include", format!("must be a list of files, not {}", value.kind()));
@@ -73,11 +127,22 @@ fn includes(root: &mut Entries, f: &mut Findings) -> Vec<(String, Origin)> {
     let mut found = Vec::new();
     for Node { origin, value } in items {
         match value {
-            Value::Text(text) => found.push((text, origin)),
+            Value::Text(text) => found.push(Include { text, origin, below: None }),
+            Value::Table(keys) => found.extend(mounted(keys, origin, f)),
             other => f.fault(&origin, "include", format!("must hold file names, not {}", other.kind())),
         }
     }
     found
+}
+
+fn mounted(keys: Entries, origin: Origin, f: &mut Findings) -> Option<Include> {
+    let mut table = Table::new(keys, origin.clone(), "include");
+    let text = table.text("file", f);
+    let text = table.required("file", text, f);
+    table.refuse_empty("below", "name a prefix, or leave it out", f);
+    let below = table.parsed_list("below", f, prefix);
+    table.finish(f);
+    Some(Include { text: text?, origin, below })
 }
 
 fn refuse_nested(included: &mut Entries, f: &mut Findings) {

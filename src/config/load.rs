@@ -24,7 +24,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde
     let listen = required(&mut root, "listen", f).map(|table| listen::listen(table, f));
     let tls = tls(&mut root, listen.as_ref(), f);
     let token = required(&mut root, "token", f).and_then(|table| login::token(table, f));
-    let login = login::login(root.table("login", f), f);
+    let (login, own_below) = login::login(root.table("login", f), f);
     let sessions = login::sessions(root.table("sessions", f), f);
     let upstreams = upstreams::upstreams(root.table("upstreams", f), f);
     let (access, directory, domain_tokens) = access(&mut root, &upstreams, &env, f);
@@ -39,6 +39,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde
     if let Some(table) = root.table("telemetry", f) {
         later::telemetry(table, f);
     }
+    let access = AccessSettings { own_below, ..access };
     finish(root, f);
     let (listen, token) = (listen?.settings, token?);
     let settings = Settings {
@@ -86,7 +87,7 @@ fn access(
     let case_sensitive = front::case_sensitive(root.table("paths", f), f);
     let routes = routes::routes(root.tables("routes", f), upstreams, case_sensitive, f);
     let names = front::credentials(root.table("credentials", f), f);
-    (AccessSettings { routes, roles, names, case_sensitive }, directory, domain_tokens)
+    (AccessSettings { routes, roles, names, case_sensitive, own_below: Vec::new() }, directory, domain_tokens)
 }
 
 /// Users are looked for in the main file by many.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::engine;
 use super::files;
 use super::findings::Findings;
+use super::include;
 use super::later;
 use super::table::Table;
 use super::tree::{Node, Value};
@@ -41,8 +42,8 @@ fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("holds an empty name".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// Without the section: what the contract gives as defaults.
-pub(super) fn login(table: Option<Table>, f: &mut Findings) -> LoginSettings {
+/// With the prefixes of `below`. Without the section: what the contract gives as defaults.
+pub(super) fn login(table: Option<Table>, f: &mut Findings) -> (LoginSettings, Vec<String>) {
     let mut settings = LoginSettings {
         cdr: None,
         hide_unknown_user: false,
@@ -52,7 +53,7 @@ pub(super) fn login(table: Option<Table>, f: &mut Findings) -> LoginSettings {
         max_sessions_per_user: 0,
         rights_by_role: false,
     };
-    let Some(mut table) = table else { return settings };
+    let Some(mut table) = table else { return (settings, Vec::new()) };
     if let Some(cdr) = table.table("cdr", f) {
         settings.cdr = Some(object(cdr, f));
     }
@@ -63,8 +64,9 @@ pub(super) fn login(table: Option<Table>, f: &mut Findings) -> LoginSettings {
     settings.max_failures = table.number("max_failures", settings.max_failures, 1, f);
     settings.window = table.duration("window", settings.window, f);
     settings.max_sessions_per_user = table.number("max_sessions_per_user", 0, 0, f);
+    let below = table.parsed_list("below", f, include::prefix).unwrap_or_default();
     table.finish(f);
-    settings
+    (settings, below)
 }
 
 fn object(mut table: Table, f: &mut Findings) -> serde_json::Value {

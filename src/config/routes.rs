@@ -3,10 +3,9 @@
 use super::findings::{Findings, hint};
 use super::front;
 use super::table::Table;
+use crate::access::body::{BodyRules, FieldRule};
 use crate::access::route_tree;
-use crate::access::routes::{
-    self, BodyCredentials, Own, RouteSettings, Rule, Target, UpstreamId, WebSocketMode,
-};
+use crate::access::routes::{self, Own, RouteSettings, Rule, Target, UpstreamId, WebSocketMode};
 use crate::permission::Permission;
 use crate::upstream::UpstreamSettings;
 
@@ -42,8 +41,12 @@ fn route(mut table: Table, upstreams: &[UpstreamSettings], f: &mut Findings) -> 
     let query = table.table("query", f).map(|query| self::query(query, f)).unwrap_or_default();
     let strip_prefix = strip_prefix(&mut table, path.as_deref(), f);
     let websocket = websocket(&mut table, f);
+    if websocket == WebSocketMode::FirstFrame && matches!(rule, Some(Rule::Public)) {
+        let what = "asks who calls; write access = \"authenticated\" or name a resource";
+        table.fault("websocket", format!("\"first_frame\" {what}"), f);
+    }
     let encoded_slash = table.bool("encoded_slash", false, f);
-    let body_credentials = body_credentials(&mut table, f);
+    let body = body_rules(&mut table, rule.as_ref(), f);
     let target = target(&mut table, rule.as_ref(), upstreams, f);
     table.finish(f);
     Some(RouteSettings {
@@ -54,7 +57,7 @@ fn route(mut table: Table, upstreams: &[UpstreamSettings], f: &mut Findings) -> 
         strip_prefix,
         websocket,
         encoded_slash,
-        body_credentials,
+        body,
         target: target?,
         place,
     })
@@ -132,7 +135,6 @@ fn strip_prefix(table: &mut Table, path: Option<&str>, f: &mut Findings) -> Stri
 }
 
 fn websocket(table: &mut Table, f: &mut Findings) -> WebSocketMode {
-    table.not_yet_word("websocket", "first_frame", f);
     let words = [
         ("credentials", WebSocketMode::Credentials),
         ("first_frame", WebSocketMode::FirstFrame),
@@ -141,10 +143,27 @@ fn websocket(table: &mut Table, f: &mut Findings) -> WebSocketMode {
     table.word("websocket", &words, f).unwrap_or(WebSocketMode::Credentials)
 }
 
-fn body_credentials(table: &mut Table, f: &mut Findings) -> BodyCredentials {
-    table.not_yet_word("body_credentials", "reject", f);
-    let words = [("ignore", BodyCredentials::Ignore), ("reject", BodyCredentials::Reject)];
-    table.word("body_credentials", &words, f).unwrap_or(BodyCredentials::Ignore)
+/// `body_credentials` and `body`. Without a caller there is nobody whose rights a role could be within.
+fn body_rules(table: &mut Table, rule: Option<&Rule>, f: &mut Findings) -> BodyRules {
+    let words = [("ignore", false), ("reject", true)];
+    let reject_credentials = table.word("body_credentials", &words, f).unwrap_or(false);
+    let mut fields = Vec::new();
+    if let Some(mut body) = table.table("body", f) {
+        let words = [
+            ("absent", FieldRule::Absent),
+            ("new_role", FieldRule::NewRole),
+            ("at_most_own", FieldRule::AtMostOwn),
+        ];
+        for name in body.names() {
+            let field = body.word(&name, &words, f);
+            if field == Some(FieldRule::AtMostOwn) && matches!(rule, Some(Rule::Public)) {
+                body.fault(&name, "has no meaning on a public route, whose callers have no role", f);
+            }
+            fields.extend(field.map(|rule| (name, rule)));
+        }
+        body.finish(f);
+    }
+    BodyRules { reject_credentials, fields }
 }
 
 /// An upstream, or postern's own answer; a `deny` route needs neither.
@@ -154,7 +173,6 @@ fn target(
     upstreams: &[UpstreamSettings],
     f: &mut Findings,
 ) -> Option<Target> {
-    table.not_yet("answer", f);
     let answer = table.word("answer", &[("whoami", Target::Whoami)], f);
     let upstream = table.parsed("upstream", f, |text| {
         let at = upstreams.iter().position(|upstream| *upstream.name == *text);

@@ -73,13 +73,6 @@ impl Table {
         }
     }
 
-    /// As [`Table::not_yet`], for one of a key's values; asked before the key is taken.
-    pub(super) fn not_yet_word(&self, name: &str, word: &str, f: &mut Findings) {
-        if self.entries.get(name).and_then(|node| node.value.text()) == Some(word) {
-            f.later(&self.place_of(name), &self.key(name), format!("\"{word}\" is not supported yet"));
-        }
-    }
-
     pub(super) fn take(&mut self, name: &str) -> Option<Node> {
         self.known.push(name.to_owned());
         self.entries.remove(name)

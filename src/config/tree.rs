@@ -98,13 +98,6 @@ impl Value {
             Self::Table(_) => "a table",
         }
     }
-
-    pub(super) fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) | Self::Raw(text) => Some(text),
-            _ => None,
-        }
-    }
 }
 
 /// A file's text as a tree. Its syntax faults are all there is to say about it: what follows the first would be

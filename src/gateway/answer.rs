@@ -12,6 +12,7 @@ use crate::telemetry::exchange::Exchange;
 use crate::upstream::{UpstreamBody, UpstreamBodyError};
 
 use super::in_flight::InFlight;
+use super::request_body::RequestBody;
 
 pin_project_lite::pin_project! {
     /// See the module.
@@ -28,7 +29,7 @@ pin_project_lite::pin_project! {
     #[project = SourceProjection]
     pub enum Source {
         Own { full: Full },
-        Upstream { #[pin] body: UpstreamBody },
+        Upstream { #[pin] body: UpstreamBody<RequestBody> },
     }
 }
 
@@ -39,7 +40,7 @@ impl AnswerBody {
     }
 
     #[must_use]
-    pub fn upstream(body: UpstreamBody) -> Self {
+    pub fn upstream(body: UpstreamBody<RequestBody>) -> Self {
         Self::from(Source::Upstream { body })
     }
 

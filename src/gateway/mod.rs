@@ -2,13 +2,16 @@
 
 pub mod answer;
 pub mod cors;
+mod first_frame;
 pub mod in_flight;
 pub mod live;
 pub mod login;
 mod login_body;
 pub mod logout;
 pub mod rejection;
+pub mod request_body;
 pub mod throttle;
+mod whoami;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
@@ -17,7 +20,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::access::path::{CanonicalPath, OwnPath};
-use crate::access::routes::WebSocketMode;
+use crate::access::permit::GuardedPermit;
+use crate::access::routes::{Target, WebSocketMode};
 use crate::access::{Access, AccessRequest, Denied, Permit, Reason, credentials, path};
 use crate::body::Full;
 use crate::clock::Clock;
@@ -29,13 +33,16 @@ use crate::telemetry::exchange::{Decision, Exchange, Scribe};
 use crate::telemetry::ids::Ids;
 use crate::telemetry::label::Label;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::asks_for_websocket;
 
 use answer::AnswerBody;
+use first_frame::Door;
 use in_flight::InFlightCount;
 use live::{Live, LiveCell, ThreadLive, ThreadLiveCell};
 use login::{Answers, LoginContext, LoginService};
 use logout::LogoutContext;
 use rejection::Rejection;
+use request_body::{BodyRefusal, HeldMemory, RequestBody};
 
 /// What all threads' gateways share.
 pub struct Shared {
@@ -43,6 +50,7 @@ pub struct Shared {
     pub login: LoginService,
     pub engine_logouts: Arc<EngineLogouts>,
     pub in_flight: InFlightCount,
+    pub held: HeldMemory,
     pub metrics: Metrics,
     pub clock: Clock,
 }
@@ -115,7 +123,7 @@ impl Gateway {
     /// The order of contract section 4: limits (above), the path, then what the path asks for.
     async fn dispatch(
         &self,
-        thread: &ThreadLive,
+        thread: &Rc<ThreadLive>,
         request: Request<Incoming>,
         peer: &Rc<Peer>,
         exchange: &Rc<Exchange>,
@@ -137,31 +145,98 @@ impl Gateway {
                 self.logout(thread, request, exchange).await
             }
             None => {
-                let permit = self.decide(&thread.access, path, &request, exchange).await?;
-                let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
-                Ok(answer.map(AnswerBody::upstream))
+                let question = question(path, &request, exchange);
+                if asks_for_websocket(request.method(), request.headers())
+                    && let Some(guarded) = thread.access.guarded(&question)
+                {
+                    return self.open_guarded(thread, guarded, request, (peer, exchange)).await;
+                }
+                let permit = self.decide(&thread.access, question, exchange).await?;
+                self.permitted(thread, permit, request, (peer, exchange)).await
             }
         }
+    }
+
+    /// A permitted request is answered here or forwarded, its body read before that where the route asks what is in it.
+    async fn permitted(
+        &self,
+        thread: &ThreadLive,
+        permit: Permit,
+        request: Request<Incoming>,
+        (peer, exchange): (&Rc<Peer>, &Rc<Exchange>),
+    ) -> Result<Response<AnswerBody>, Rejection> {
+        if permit.route().target == Target::Whoami
+            && let Some(answer) = whoami::answer(&thread.access, &permit, thread.live.login.cdr.as_ref())
+        {
+            return Ok(answer.map(AnswerBody::own));
+        }
+        let request = if permit.route().body.is_empty() {
+            request.map(RequestBody::Streamed)
+        } else {
+            let refused = |refusal| {
+                exchange.decision.set(Some(Decision::Deny));
+                Rejection::Body(refusal)
+            };
+            self.judged_body(thread, &permit, request).await.map_err(refused)?
+        };
+        let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
+        Ok(answer.map(AnswerBody::upstream))
+    }
+
+    async fn judged_body(
+        &self,
+        thread: &ThreadLive,
+        permit: &Permit,
+        request: Request<Incoming>,
+    ) -> Result<Request<RequestBody>, BodyRefusal> {
+        let (head, body) = request.into_parts();
+        let must_be_json = !permit.route().body.fields.is_empty();
+        let memory = (&self.shared.held, thread.live.limits.body_timeout);
+        let body = request_body::read_json(&head.headers, body, must_be_json, memory).await?;
+        if let Some(bytes) = body.held() {
+            thread.access.judge_body(permit, bytes)?;
+        }
+        Ok(Request::from_parts(head, body))
+    }
+
+    /// A WebSocket whose client is judged by its first message.
+    async fn open_guarded(
+        &self,
+        thread: &Rc<ThreadLive>,
+        guarded: Result<GuardedPermit, Denied>,
+        request: Request<Incoming>,
+        (peer, exchange): (&Rc<Peer>, &Rc<Exchange>),
+    ) -> Result<Response<AnswerBody>, Rejection> {
+        let permit = guarded.map_err(|denied| {
+            note_denial(exchange, &denied);
+            Rejection::Denied(denied.reason)
+        })?;
+        let _: Result<(), _> = exchange.route.set(permit.route().label.clone());
+        exchange.decision.set(Some(Decision::Allow));
+        let door = Door {
+            shared: Arc::clone(&self.shared),
+            thread: Rc::clone(thread),
+            path: permit.path().clone(),
+            query: request.uri().query().map(str::to_owned),
+            client: exchange.client,
+        };
+        let request = request.map(RequestBody::Streamed);
+        let upstreams = &thread.upstreams;
+        let answer = upstreams.forward_guarded(permit, request, (peer, exchange), door.judge()).await?;
+        Ok(answer.map(AnswerBody::upstream))
     }
 
     async fn decide(
         &self,
         access: &Access,
-        path: CanonicalPath,
-        request: &Request<Incoming>,
+        question: AccessRequest<'_>,
         exchange: &Exchange,
     ) -> Result<Permit, Rejection> {
-        let question = AccessRequest {
-            path,
-            method: request.method(),
-            headers: request.headers(),
-            query: request.uri().query(),
-            client: exchange.client,
-        };
+        let headers = question.headers;
         match access.decide(question, self.shared.clock.now()).await {
             Ok(permit) => {
                 note_permit(exchange, &permit);
-                refuse_denied_upgrade(&permit, request.headers())
+                refuse_denied_upgrade(&permit, headers)
                     .inspect_err(|_| exchange.decision.set(Some(Decision::Deny)))?;
                 Ok(permit)
             }
@@ -232,9 +307,23 @@ impl Gateway {
     }
 }
 
+fn question<'r>(
+    path: CanonicalPath,
+    request: &'r Request<Incoming>,
+    exchange: &Exchange,
+) -> AccessRequest<'r> {
+    AccessRequest {
+        path,
+        method: request.method(),
+        headers: request.headers(),
+        query: request.uri().query(),
+        client: exchange.client,
+    }
+}
+
 /// Less the credentials. That of a login is none: it carries the code of the second factor.
 fn logged_query(live: &Live, uri: &Uri) -> Option<String> {
-    let own = CanonicalPath::of(uri).ok().and_then(|path| path.own(live.access.case_sensitive));
+    let own = CanonicalPath::of(uri).ok().and_then(|path| live.access.own_path(&path));
     let query = uri.query().filter(|_| own != Some(OwnPath::Login));
     query.map(|query| credentials::without(query, &live.access.names).into_owned())
 }

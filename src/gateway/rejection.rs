@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::login::LoginError;
 use super::logout::LogoutError;
+use super::request_body::BodyRefusal;
 use crate::access::Reason;
+use crate::access::body::BodyFault;
 use crate::body::Full;
 use crate::engine::Passed;
 use crate::telemetry::ids::Ids;
@@ -38,6 +40,8 @@ pub enum Rejection {
     LoginAsEngine(LoginError),
     #[error(transparent)]
     Logout(#[from] LogoutError),
+    #[error(transparent)]
+    Body(#[from] BodyRefusal),
     #[error(transparent)]
     Forward(#[from] ForwardError),
 }
@@ -108,6 +112,7 @@ impl Rejection {
             Self::UpgradeDenied => "upgrade_denied",
             Self::Login(error) | Self::LoginAsEngine(error) => error.as_str(),
             Self::Logout(error) => error.as_str(),
+            Self::Body(refusal) => body_word(refusal),
             Self::Forward(error) => forward_word(error),
         }
     }
@@ -124,6 +129,7 @@ impl Rejection {
             Self::Login(error) => login(error),
             Self::LoginAsEngine(error) => login_as_engine(error),
             Self::Logout(error) => logout(error),
+            Self::Body(refusal) => body(refusal),
             Self::Forward(error) => forward(error),
         }
     }
@@ -239,6 +245,25 @@ fn logout(error: &LogoutError) -> Refusal {
     }
 }
 
+/// Contract section 2, `body_credentials`.
+fn body(refusal: &BodyRefusal) -> Refusal {
+    let unsupported = |info| Refusal { closes: true, ..plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, info) };
+    match refusal {
+        BodyRefusal::Fault(BodyFault::Credential) => denied(Reason::AmbiguousCredentials),
+        BodyRefusal::Fault(BodyFault::NotJson) => plain(StatusCode::BAD_REQUEST, "The body is no JSON"),
+        BodyRefusal::Fault(BodyFault::Field) => plain(StatusCode::FORBIDDEN, PERMISSION_DENIED),
+        BodyRefusal::Fault(BodyFault::NotUtf8) | BodyRefusal::Charset => unsupported("Send JSON as UTF-8"),
+        BodyRefusal::Coded => unsupported("Send JSON without a content coding"),
+        BodyRefusal::NotJsonType => unsupported("Send the body as application/json"),
+        BodyRefusal::TooLarge => {
+            Refusal { closes: true, ..plain(StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 5 MiB") }
+        }
+        BodyRefusal::Busy => Refusal { closes: true, ..busy("Too many bodies are being read") },
+        BodyRefusal::Timeout => too_slow(),
+        BodyRefusal::Broken => broken_body(),
+    }
+}
+
 /// Contract section 4, the table of faults.
 fn forward(error: &ForwardError) -> Refusal {
     match error {
@@ -258,6 +283,19 @@ fn broken_body() -> Refusal {
 
 fn too_slow() -> Refusal {
     Refusal { closes: true, ..plain(StatusCode::REQUEST_TIMEOUT, "The request's body came too slowly") }
+}
+
+fn body_word(refusal: &BodyRefusal) -> &'static str {
+    match refusal {
+        BodyRefusal::Fault(BodyFault::Credential) => "body_credential",
+        BodyRefusal::Fault(BodyFault::Field) => "body_field",
+        BodyRefusal::Fault(BodyFault::NotJson | BodyFault::NotUtf8) => "body_no_json",
+        BodyRefusal::Coded | BodyRefusal::Charset | BodyRefusal::NotJsonType => "body_type",
+        BodyRefusal::TooLarge => "body_too_large",
+        BodyRefusal::Busy => "body_memory",
+        BodyRefusal::Timeout => "request_body_timeout",
+        BodyRefusal::Broken => "request_body_broken",
+    }
 }
 
 fn forward_word(error: &ForwardError) -> &'static str {

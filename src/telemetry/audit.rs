@@ -20,6 +20,12 @@ pub fn logout(user: Option<&UserName>, client: IpAddr, result: &'static str) {
     tracing::info!(target: TARGET, event = "logout", user, %client, result);
 }
 
+/// A WebSocket's first message was judged; `result` is the reason of a refusal or `ok`.
+pub fn websocket(user: Option<&UserName>, client: IpAddr, result: &'static str) {
+    let user = user.map(UserName::as_str).unwrap_or_default();
+    tracing::info!(target: TARGET, event = "websocket", user, %client, result);
+}
+
 /// A reload was tried; `generation` runs now.
 pub fn reload(by: &'static str, result: &'static str, generation: u64) {
     tracing::info!(target: TARGET, event = "reload", by, result, generation);

@@ -28,6 +28,7 @@ use super::stream::Stream;
 use super::upgrade::{self, Held};
 use super::upload::{self, Upload};
 use super::watch::Watch;
+use super::websocket::{self, Judge};
 use super::{ForwardError, Scheme, UpstreamContext};
 use crate::access::Principal;
 use crate::clock::monotonic;
@@ -51,6 +52,8 @@ pub(super) struct Ask<'a> {
     pub(super) principal: Option<&'a Principal>,
     pub(super) context: &'a UpstreamContext,
     pub(super) exchange: Option<&'a Rc<Exchange>>,
+    /// Of a guarded WebSocket: taken by the tunnel that is to ask it.
+    pub(super) judge: Option<&'a RefCell<Option<Judge>>>,
 }
 
 impl Ask<'_> {
@@ -321,6 +324,9 @@ where
     if switching && !asked.is_some_and(|(asked, switched)| headers::is_asked(asked, switched)) {
         return Err(ForwardError::Broken("101 for a protocol that was not asked for"));
     }
+    if switching && ask.judge.is_some() && head.headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(ForwardError::Broken("101 with an extension that was not offered"));
+    }
     let body = match (switching, client) {
         (false, _) => UpstreamBody::of(&head, running),
         (true, Some(client)) => tunnel(running, client, ask)?,
@@ -343,6 +349,12 @@ where
     let Running { conn, upload, watch, load, .. } = running;
     let conn = conn.filter(|_| upload.is_complete());
     let conn = conn.ok_or(ForwardError::Broken("101 before the end of the request"))?;
-    upgrade::spawn(client, conn, Held { watch, guard: ask.context.drain.guard(), load });
+    let held = Held { watch, guard: ask.context.drain.guard(), load };
+    let judge = ask.judge.and_then(RefCell::take);
+    if judge.is_some() || headers::is_websocket(ask.onward.headers) {
+        websocket::spawn(client, conn, held, judge);
+    } else {
+        upgrade::spawn(client, conn, held);
+    }
     Ok(UpstreamBody::empty())
 }

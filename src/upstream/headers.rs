@@ -46,6 +46,8 @@ pub(super) struct Onward<'a> {
     pub(super) credentials: CredentialsOut<'a>,
     pub(super) peer: &'a Peer,
     pub(super) ids: &'a Ids,
+    /// Whether `Sec-WebSocket-Extensions` goes on: what is compressed could not be judged.
+    pub(super) extensions: bool,
 }
 
 /// What the policy must know of the configuration.
@@ -112,7 +114,9 @@ impl Policy {
         let mut cookies = false;
         for (name, value) in onward.headers {
             let passes = match self.class(name) {
-                Class::Plain => !named.names(name),
+                Class::Plain => {
+                    !named.names(name) && (onward.extensions || name != header::SEC_WEBSOCKET_EXTENSIONS)
+                }
                 Class::Cookie => {
                     cookies |= !named.names(name);
                     false
@@ -276,6 +280,19 @@ pub(super) fn upgrade_asked<'a>(method: &Method, headers: &'a HeaderMap) -> Opti
     let named = tokens(headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
     let judged = !tokens(headers, &header::UPGRADE).any(carries_requests);
     (named && judged && method != Method::CONNECT && !asked.is_empty()).then_some(asked)
+}
+
+/// Whether a request asks for a WebSocket: the upgrade that `forward_guarded` takes.
+#[must_use]
+pub fn asks_for_websocket(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::GET && is_websocket(headers) && upgrade_asked(method, headers).is_some()
+}
+
+/// Whether the client asks to upgrade to a WebSocket and to nothing else (RFC 6455 section 4.1).
+pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::UPGRADE).iter();
+    let (Some(asked), None) = (lines.next(), lines.next()) else { return false };
+    asked.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
 fn carries_requests(protocol: &str) -> bool {

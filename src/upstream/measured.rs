@@ -39,6 +39,7 @@ impl HeadWriter {
             credentials: CredentialsOut::None,
             peer,
             ids,
+            extensions: true,
         };
         let target = Target { method: &Method::GET, path: "/api/v2/cdr/1", query: None };
         head::write(&mut self.out, &target, Sending::None, None, (&self.policy, &onward));

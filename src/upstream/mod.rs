@@ -10,6 +10,7 @@ mod balance;
 mod body;
 mod chunked;
 mod conn;
+mod frames;
 mod h2c;
 mod head;
 mod headers;
@@ -25,15 +26,20 @@ mod tls;
 mod upgrade;
 mod upload;
 mod watch;
+mod websocket;
 
 #[cfg(test)]
 mod tests;
 
 pub use body::{UpstreamBody, UpstreamBodyError};
+pub use headers::asks_for_websocket;
+pub use websocket::{Admitted, Judge};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
 use rustls_pki_types::CertificateDer;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +48,7 @@ use tokio::task::AbortHandle;
 
 use crate::access::Permit;
 use crate::access::credentials::CredentialNames;
+use crate::access::permit::GuardedPermit;
 use crate::access::routes::Target as RouteTarget;
 use crate::clock::Clock;
 use crate::drain::Drain;
@@ -231,13 +238,51 @@ impl Upstreams {
     }
 
     /// Sends a permitted request on and answers with the head of the answer and its body to come.
-    pub async fn forward(
+    pub async fn forward<B>(
         &self,
         permit: Permit,
-        request: Request<Incoming>,
+        request: Request<B>,
         peer: &Rc<Peer>,
         exchange: &Rc<Exchange>,
-    ) -> Result<Response<UpstreamBody>, ForwardError> {
+    ) -> Result<Response<UpstreamBody<B>>, ForwardError>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+    {
+        self.send(&permit, request, (peer, exchange), None).await
+    }
+
+    /// Sends a WebSocket's upgrade on before anybody is known. `judge` is asked about the client's first message, and
+    /// nothing of the client reaches the server before it has said who that is. An answer that is no 101 is not passed
+    /// on: nobody was judged for it.
+    pub async fn forward_guarded<B>(
+        &self,
+        permit: GuardedPermit,
+        request: Request<B>,
+        (peer, exchange): (&Rc<Peer>, &Rc<Exchange>),
+        judge: Judge,
+    ) -> Result<Response<UpstreamBody<B>>, ForwardError>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+    {
+        let judge = RefCell::new(Some(judge));
+        let answer = self.send(permit.upgrade(), request, (peer, exchange), Some(&judge)).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS && judge.borrow().is_none() {
+            Ok(answer)
+        } else {
+            Err(ForwardError::Broken("no WebSocket where one was asked for"))
+        }
+    }
+
+    async fn send<B>(
+        &self,
+        permit: &Permit,
+        request: Request<B>,
+        (peer, exchange): (&Rc<Peer>, &Rc<Exchange>),
+        judge: Option<&RefCell<Option<Judge>>>,
+    ) -> Result<Response<UpstreamBody<B>>, ForwardError>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+    {
         let group = match permit.route().target {
             RouteTarget::Upstream(id) => self.groups.get(id.0),
             RouteTarget::Whoami | RouteTarget::Nowhere => None,
@@ -253,7 +298,7 @@ impl Upstreams {
             .then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>())
             .flatten();
         let credentials = match (permit.credentials(), permit.principal()) {
-            _ if !group.shared.settings.forward_credentials => CredentialsOut::None,
+            _ if judge.is_some() || !group.shared.settings.forward_credentials => CredentialsOut::None,
             (Some(judged), _) => CredentialsOut::Judged(judged),
             (None, None) => CredentialsOut::AsCame,
             (None, Some(_)) => CredentialsOut::None,
@@ -268,6 +313,7 @@ impl Upstreams {
             credentials,
             peer,
             ids: &exchange.ids,
+            extensions: judge.is_none(),
         };
         let target = Target { method: &parts.method, path: permit.path(), query: permit.query() };
         let ask = Ask {
@@ -278,6 +324,7 @@ impl Upstreams {
             principal: permit.principal(),
             context: &self.context,
             exchange: Some(exchange),
+            judge,
         };
         group.send(&ask, body, client).await
     }

@@ -22,6 +22,11 @@ impl Watch {
         Self { principal, clock, next: Deadline::default() }
     }
 
+    /// For one who turned out to be the caller.
+    pub(super) fn for_principal(self, principal: Principal) -> Self {
+        Self::new(Some(principal), self.clock)
+    }
+
     /// For another task that serves the same caller.
     pub(super) fn renewed(&self) -> Self {
         Self::new(self.principal.clone(), self.clock.clone())

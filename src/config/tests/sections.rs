@@ -107,8 +107,54 @@ upstream = "up"
     assert!(matches!(&a.rule, Rule::Resource { name, own: Own::UserCaller, .. } if name == "account"));
     assert_eq!(a.query, [("view".to_owned(), vec!["x".to_owned(), "y".to_owned()])]);
     assert_eq!((a.place.line, closed.target, who.target), (6, Target::Nowhere, Target::Whoami));
-    assert_eq!(scene.told(&loaded.unsupported), ["routes.toml:20: routes.answer: is not supported yet"]);
+    assert!(loaded.unsupported.is_empty());
     assert_eq!(scene.told(&loaded.warnings), ["routes.toml:21: routes.upstream: is of no use beside answer"]);
+}
+
+#[test]
+fn an_included_files_routes_stand_below_each_prefix() {
+    let scene = Scene::new()
+        .edit("postern.toml", "\"routes.toml\"", "{ file = \"routes.toml\", below = [\"\", \"/engine\", \"/a/b\"] }")
+        .add("routes.toml", "[[routes]]\npath = \"/x/y\"\naccess = \"authenticated\"\nstrip_prefix = \"/x\"\nupstream = \"up\"\n");
+    let loaded = scene.good();
+    let routes = loaded.settings.access.routes.iter();
+    let mounted: Vec<_> =
+        routes.map(|r| (r.path.as_str(), r.strip_prefix.as_str())).skip(1).step_by(2).collect();
+    assert_eq!(mounted, [("/x/y", "/x"), ("/engine/x/y", "/engine/x"), ("/a/b/x/y", "/a/b/x")]);
+    for (item, fault) in [
+        ("{ below = [\"/a\"] }", "postern.toml:1: include.file: is missing"),
+        ("{ file = \"routes.toml\", below = [\"a\"] }", "postern.toml:1: include.below: \"a\" is no prefix"),
+        (
+            "{ file = \"routes.toml\", below = [\"/a/\"] }",
+            "postern.toml:1: include.below: \"/a/\" is no prefix",
+        ),
+        ("{ file = \"routes.toml\", below = [] }", "postern.toml:1: include.below: is empty"),
+        ("{ file = \"routes.toml\", under = [] }", "postern.toml:1: include.under: is an unknown key"),
+    ] {
+        Scene::new().edit("postern.toml", "\"routes.toml\"", item).fails(fault);
+    }
+}
+
+#[test]
+fn rules_of_bodies_and_first_frames_are_checked() {
+    for (route, beginning) in [
+        (
+            "resource = \"a\"\nbody = { role = \"own\" }",
+            "routes.toml:8: routes.body.role: \"own\" is unknown",
+        ),
+        (
+            "access = \"public\"\nbody = { role = \"at_most_own\" }",
+            "routes.toml:8: routes.body.role: has no meaning",
+        ),
+        ("resource = \"a\"\nbody_credentials = \"refuse\"", "routes.toml:8: routes.body_credentials: "),
+        (
+            "access = \"public\"\nwebsocket = \"first_frame\"",
+            "routes.toml:8: routes.websocket: \"first_frame\" asks who calls",
+        ),
+    ] {
+        let text = format!("[[routes]]\npath = \"/b\"\n{route}\nupstream = \"up\"\n");
+        Scene::new().add("routes.toml", &text).fails(beginning);
+    }
 }
 
 #[test]

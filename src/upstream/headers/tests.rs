@@ -43,6 +43,7 @@ fn sent_by(fields: &[(&str, &str)], trusted: bool, credentials: CredentialsOut<'
         credentials,
         peer: &peer,
         ids: &Ids::of(&headers, trusted),
+        extensions: true,
     };
     let mut lines = Lines(Vec::new());
     policy().outgoing(&onward, &mut lines);

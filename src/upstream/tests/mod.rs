@@ -209,6 +209,7 @@ impl Client {
             credentials: CredentialsOut::None,
             peer: &peer,
             ids: &Ids::of(headers, false),
+            extensions: true,
         };
         let target = Target { method, path: "/p", query: Some("q=1") };
         let (policy, context, principal) = (&self.policy, &self.context, self.principal.as_ref());
@@ -220,6 +221,7 @@ impl Client {
             principal,
             context,
             exchange: None,
+            judge: None,
         };
         self.group.send(&ask, body, client).await
     }
