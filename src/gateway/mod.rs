@@ -192,7 +192,7 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let must_be_json = !permit.route().body.fields.is_empty();
         let memory = (&self.shared.held, thread.live.limits.body_timeout);
-        let body = request_body::read_json(&head.headers, body, must_be_json, memory).await?;
+        let body = request_body::read_json(&head, body, must_be_json, memory).await?;
         if let Some(bytes) = body.held() {
             thread.access.judge_body(permit, bytes)?;
         }

@@ -2,7 +2,7 @@
 //! first (contract section 2, `body_credentials`). What is held in memory so is bounded over all requests.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
@@ -97,7 +97,7 @@ enum Kind {
 
 /// Reads a JSON body whole; any other is passed on unread, unless `must_be_json`. None: there is no body to judge.
 pub(super) async fn read_json(
-    headers: &HeaderMap,
+    head: &http::request::Parts,
     body: Incoming,
     must_be_json: bool,
     (memory, quiet): (&HeldMemory, Duration),
@@ -105,13 +105,13 @@ pub(super) async fn read_json(
     if body.is_end_stream() {
         return Ok(RequestBody::Streamed(body));
     }
-    match kind(headers)? {
+    match kind(&head.headers)? {
         Kind::Other if must_be_json => return Err(BodyRefusal::NotJsonType),
         Kind::Other => return Ok(RequestBody::Streamed(body)),
         Kind::Json => {}
     }
     let mut share = memory.share();
-    let bytes = Some(whole(body, &mut share, quiet).await?);
+    let bytes = Some(whole(body, head.version, &mut share, quiet).await?);
     Ok(RequestBody::Held(HeldBody { bytes, _share: share }))
 }
 
@@ -139,7 +139,12 @@ fn kind(headers: &HeaderMap) -> Result<Kind, BodyRefusal> {
     if types().any(|value| other_charset(&value)) { Err(BodyRefusal::Charset) } else { Ok(Kind::Json) }
 }
 
-async fn whole(mut body: Incoming, share: &mut Share, quiet: Duration) -> Result<Bytes, BodyRefusal> {
+async fn whole(
+    mut body: Incoming,
+    version: Version,
+    share: &mut Share,
+    quiet: Duration,
+) -> Result<Bytes, BodyRefusal> {
     if body.size_hint().lower() > MAX_HELD as u64 {
         return Err(BodyRefusal::TooLarge);
     }
@@ -157,7 +162,8 @@ async fn whole(mut body: Incoming, share: &mut Share, quiet: Duration) -> Result
         });
         let Some(frame) = frame.await? else {
             // HTTP/2: a reset that says "no error" looks like the end.
-            return if body.is_end_stream() { Ok(whole.into()) } else { Err(BodyRefusal::Broken) };
+            let is_whole = version != Version::HTTP_2 || body.is_end_stream();
+            return if is_whole { Ok(whole.into()) } else { Err(BodyRefusal::Broken) };
         };
         let Ok(data) = frame.into_data() else { continue };
         let size = whole.len() + data.len();

@@ -276,9 +276,9 @@ impl TestGateway {
     }
 }
 
-/// `100` is `100@example.org`.
+/// `100` is `100@example.org`; `root` has no domain.
 pub fn full_name(user: &str) -> String {
-    if user.contains('@') { user.to_owned() } else { format!("{user}@{DOMAIN}") }
+    if user.contains('@') || user == "root" { user.to_owned() } else { format!("{user}@{DOMAIN}") }
 }
 
 /// Whether it answered 200 at `/readyz` before it exited.

@@ -41,6 +41,7 @@ const ROUTES: &[&str] = &[
 #[derive(Clone, Debug)]
 pub struct Settings {
     tables: Vec<Table>,
+    include: Vec<String>,
     routes: Vec<String>,
     users: Vec<Table>,
     pub files: Vec<(String, Vec<u8>)>,
@@ -54,8 +55,13 @@ struct Table {
 
 impl Default for Settings {
     fn default() -> Self {
-        let mut settings =
-            Self { tables: Vec::new(), routes: Vec::new(), users: Vec::new(), files: Vec::new() };
+        let mut settings = Self {
+            tables: Vec::new(),
+            include: vec!["'routes.toml'".to_owned()],
+            routes: Vec::new(),
+            users: Vec::new(),
+            files: Vec::new(),
+        };
         settings.set("tls.cert_file", "'gateway.crt'");
         settings.set("tls.key_file", "'gateway.key'");
         settings.set("token.secret_file", "'token.key'");
@@ -110,6 +116,15 @@ impl Settings {
         self.routes.push(lines.to_owned());
     }
 
+    /// The shipped routes and roles of this name instead of the usual ones. Users of the user file have no role then.
+    pub fn webitel(&mut self, name: &str) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/webitel");
+        self.include.push(format!("'{}'", folder.join(name).with_extension("toml").display()));
+        self.routes.clear();
+        self.users.clear();
+        self.tables.retain(|table| !table.name.starts_with("roles."));
+    }
+
     /// Adds a user with [`PASSWORD`], kept as a1 so that logins cost nothing.
     pub fn user(&mut self, name: &str, role: &str) {
         self.user_with(name, role, "a1", &a1(name, PASSWORD));
@@ -140,7 +155,7 @@ impl Settings {
 
     /// Writes every file into the folder.
     pub fn write(&self, folder: &Path) {
-        let mut main = "include = ['routes.toml']\n".to_owned();
+        let mut main = format!("include = [{}]\n", self.include.join(", "));
         write_tables(&mut main, &self.tables);
         let mut users = String::new();
         write_tables(&mut users, &self.users);
