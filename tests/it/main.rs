@@ -20,6 +20,7 @@ mod admin;
 mod adoption;
 mod balancing;
 mod body_credentials;
+mod browser;
 mod config;
 mod cors;
 mod credentials;
