@@ -24,6 +24,7 @@ mod browser;
 mod config;
 mod cors;
 mod credentials;
+mod deployment;
 mod domain_tokens;
 mod drain;
 mod durability;

@@ -83,6 +83,10 @@ fn targets(row: &Row, user: &str) -> Vec<String> {
         }
         _ => {}
     }
+    // Only parameters are decoded, so a slash may stand in one.
+    if row.is_v2() && path.contains("/the-") {
+        targets.push(path.replacen("/the-", "/the%2F", 1));
+    }
     // Express does not look at letter case, nor at one slash at the end.
     let odd = targets[0].trim_end_matches('/').to_uppercase() + "/";
     if row.is_v2() && !row.pattern.contains("passthrough") {

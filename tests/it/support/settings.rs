@@ -118,8 +118,15 @@ impl Settings {
 
     /// The shipped routes and roles of this name instead of the usual ones. Users of the user file have no role then.
     pub fn webitel(&mut self, name: &str) {
+        self.webitel_below(name, &[""]);
+    }
+
+    /// As [`Settings::webitel`], the routes below each of these prefixes.
+    pub fn webitel_below(&mut self, name: &str, below: &[&str]) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/webitel");
-        self.include.push(format!("'{}'", folder.join(name).with_extension("toml").display()));
+        let file = folder.join(name).with_extension("toml");
+        self.include.truncate(1);
+        self.include.push(format!("{{ file = '{}', below = {below:?} }}", file.display()));
         self.routes.clear();
         self.users.clear();
         self.tables.retain(|table| !table.name.starts_with("roles."));
