@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use super::{WRONG, print, tell, with_config};
 use crate::access::path::CanonicalPath;
 use crate::access::policy::{Caller, Policy, Question};
-use crate::access::routes::{Rule, WebSocketMode};
-use crate::access::{AccessSettings, Reason};
+use crate::access::routes::{Route, Rule, WebSocketMode};
+use crate::access::{AccessSettings, Denied, Reason};
 use crate::gateway::rejection::Rejection;
 use crate::identity::{RoleName, UserName};
 use crate::telemetry::exchange::Decision;
@@ -162,6 +162,8 @@ impl<'s> Judge<'s> {
         let reason = recorded.reason.as_deref().filter(|_| was == Decision::Deny);
         // The line does not say what was ambiguous, nor which authority was not the Host.
         let cannot_change = reason == Some(Reason::AmbiguousCredentials.as_str())
+            // Nor what stood in the body.
+            || reason.is_some_and(|reason| reason.starts_with("body_"))
             || (reason == Some(Reason::BadPath.as_str()) && !path.has_encoded_slash());
         let Some(method) = Method::from_bytes(recorded.method.as_bytes()).ok().filter(|_| !cannot_change)
         else {
@@ -171,15 +173,23 @@ impl<'s> Judge<'s> {
         let (user, role) = (recorded.user.as_deref().map(UserName::new), recorded.role.as_deref());
         let role = RoleName::new(role.unwrap_or_default());
         let unknown = was == Decision::Deny && reason.is_some_and(is_of_credentials);
+        let upgrade = recorded.status == 101 || reason == Some(Rejection::UpgradeDenied.reason());
+        let nobody = unknown || recorded.role.is_none();
+        // Who opened it was judged by his first message, of which the line knows nothing.
+        let guarded = |route: &Route| upgrade && nobody && route.websocket == WebSocketMode::FirstFrame;
         match self.policy.judge(question, Caller { user: user.as_ref(), ..Caller::of_role(&role) }) {
             Ok((route, _)) => {
-                let upgrade = recorded.status == 101 || reason == Some(Rejection::UpgradeDenied.reason());
-                let denied = (unknown || recorded.role.is_none()) && route.rule != Rule::Public
-                    || upgrade && route.websocket == WebSocketMode::Deny;
+                let nobody = nobody && route.rule != Rule::Public && !guarded(&route);
+                let denied = nobody || upgrade && route.websocket == WebSocketMode::Deny;
                 let decision = if denied { Decision::Deny } else { Decision::Allow };
                 (decision, Some(route.label.to_string()))
             }
-            Err(denied) => (Decision::Deny, denied.route.map(|route| route.label.to_string())),
+            Err(Denied { reason, route: Some(route), .. }) => {
+                let opened = reason == Reason::NoPermission && guarded(&route);
+                let decision = if opened { Decision::Allow } else { Decision::Deny };
+                (decision, Some(route.label.to_string()))
+            }
+            Err(Denied { route: None, .. }) => (Decision::Deny, None),
         }
     }
 }
@@ -195,6 +205,7 @@ fn is_of_credentials(reason: &str) -> bool {
         Reason::DomainTokenUnknown,
         Reason::DomainTokenDisabled,
         Reason::DomainTokenInvalid,
+        Reason::EngineUnavailable,
     ]
     .iter()
     .any(|of_credentials| of_credentials.as_str() == reason)
@@ -250,6 +261,7 @@ mod tests {
                 RouteSettings { rule: Rule::Public, ..route("/public") },
                 RouteSettings { rule: Rule::Authenticated, encoded_slash: true, ..route("/me") },
                 RouteSettings { rule: Rule::Authenticated, websocket: WebSocketMode::Deny, ..route("/ws") },
+                RouteSettings { rule: rule("cdr"), websocket: WebSocketMode::FirstFrame, ..route("/door") },
             ],
             roles: vec![RoleSettings {
                 name: RoleName::new("low"),
@@ -282,8 +294,11 @@ mod tests {
             r#"{"method":"GET","path":"/public/x","decision":"deny","reason":"bad_path"}"#,
             r#"{"method":"GET","path":"/public/%2e%2e/x","decision":"deny","reason":"bad_path"}"#,
             r#"{"method":"GET","path":"/ws","role":"low","user":"8@d","decision":"deny","reason":"upgrade_denied"}"#,
+            r#"{"method":"GET","path":"/door","status":101,"decision":"allow"}"#,
+            r#"{"method":"GET","path":"/door","role":"low","user":"8@d","decision":"deny","reason":"body_credential"}"#,
+            r#"{"method":"GET","path":"/door","decision":"deny","reason":"no_token"}"#,
         ]);
-        assert_eq!((report.decided, report.same, report.flips.len()), (10, 10, 0), "{report:?}");
+        assert_eq!((report.decided, report.same, report.flips.len()), (13, 13, 0), "{report:?}");
         assert!(report.text().contains("no decision changes"));
     }
 

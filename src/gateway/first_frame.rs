@@ -1,5 +1,5 @@
 //! The first message of a WebSocket on a route with `websocket = "first_frame"` (contract section 4): who it is from, and
-//! whether he may open the socket. What is said of it holds for the configuration that runs by then.
+//! whether he may open the socket. Judged by the configuration that its upgrade began with.
 
 use serde::Deserialize;
 use std::net::IpAddr;
