@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::h2::{self, Frames, H2Client};
 use crate::support::jwt;
 use crate::support::wait::within;
 use crate::support::{Ask, Engine, Session, TestGateway, TestUpstream, configured};
@@ -120,6 +121,17 @@ async fn a_body_of_the_largest_size_passes_and_too_many_at_once_do_not() {
 #[tokio::test]
 async fn http2_and_expectations_are_read_too() {
     let (upstream, gateway, session) = rejecting().await;
+    let mut h2 = H2Client::connect(&gateway).await;
+    let post = |body: Frames| {
+        let mut request = h2::request("POST", "/in/h2", Some(&session), body);
+        request.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        request
+    };
+    let refused = h2.ask(post(Frames::full(r#"{"x_key":1}"#))).await;
+    assert_eq!((refused.status, refused.json()["info"].as_str()), (400, Some("Ambiguous credentials")));
+    upstream.assert_untouched();
+    assert_eq!(h2.ask(post(Frames::full(r#"{"a":1}"#))).await.status, 200);
+    assert_eq!(upstream.last().body.bytes, br#"{"a":1}"#);
     let mut client = gateway.client().await;
     let ask = json("{\"a\":1}").header("Expect", "100-continue").with(&session);
     let answer = client.ask(&ask).await;
