@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Reason;
-use super::authenticate::{Ask, Authenticator, Unauthenticated, is_token_of, live};
+use super::authenticate::{Ask, Authenticator, Unauthenticated, by_record, is_token_of, live};
 use super::credentials::Presented;
 use super::permit::Principal;
 use crate::clock::UnixMillis;
@@ -62,24 +62,27 @@ impl Authenticator {
         if self.sessions.is_barred(&id) {
             return Err(unknown());
         }
-        let caller = told(adopter.ask(text, Some(key)).await, Reason::UnknownKey)?;
-        let record = SessionRecord {
-            id,
-            token: TokenHash::of(text),
-            user: UserName::new(&caller.id),
-            role: RoleName::new(&caller.role_name),
-            created: now,
-            // The engine looks at both.
-            expires: caller.expires.unwrap_or(expires).min(expires),
-            client,
-            last_used: now,
-            adopted: Some(adopter.rights(&caller)),
-        };
-        let session =
-            self.sessions.adopt(record).await.filter(|s| is_token_of(token, s)).ok_or_else(unknown)?;
-        if let Some(adopted) = session.adopted() {
-            adopted.set_asked(now);
-        }
+        let made = adopter.ask(
+            (text, Some(key)),
+            || self.sessions.get(&id).map(Some),
+            async |caller: Whoami| {
+                let record = SessionRecord {
+                    id,
+                    token: TokenHash::of(text),
+                    user: UserName::new(&caller.id),
+                    role: RoleName::new(&caller.role_name),
+                    created: now,
+                    // The engine looks at both.
+                    expires: caller.expires.unwrap_or(expires).min(expires),
+                    client,
+                    last_used: now,
+                    adopted: Some(adopter.rights(&caller)),
+                };
+                self.sessions.adopt(record, now).await
+            },
+        );
+        let made = told(made.await, Reason::UnknownKey)?;
+        let session = made.filter(|session| is_token_of(token, session)).ok_or_else(unknown)?;
         live(&session, now).map(Principal::Session)
     }
 
@@ -90,10 +93,18 @@ impl Authenticator {
         claims: &DomainClaims,
         now: UnixMillis,
     ) -> Result<Principal, Unauthenticated> {
-        let caller = told(adopter.ask(token, None).await, Reason::DomainTokenUnknown)?;
-        let record = record_of(&caller, claims).ok_or(Reason::DomainTokenUnknown)?;
-        let known = self.sessions.domain_tokens().adopt(record, adopter.rights(&caller), now);
-        Ok(Principal::Domain(known))
+        let tokens = self.sessions.domain_tokens();
+        let made = adopter.ask(
+            (token, None),
+            || tokens.get(&claims.id).map(Some),
+            async |caller: Whoami| {
+                let record = record_of(&caller, claims)?;
+                Some(tokens.adopt(record, adopter.rights(&caller), now))
+            },
+        );
+        let known = told(made.await, Reason::DomainTokenUnknown)?.ok_or(Reason::DomainTokenUnknown)?;
+        // Another question may have made it, about a token that claims another domain or expiry.
+        by_record(Some(known), claims, now)
     }
 
     /// One who is known goes on when the engine cannot be asked, and ends when it does not know him any more.
@@ -105,29 +116,47 @@ impl Authenticator {
         now: UnixMillis,
     ) -> Result<Principal, Unauthenticated> {
         let token = presented.token.as_ref().and_then(|token| token.text()).unwrap_or_default();
-        let key = presented.key.as_ref().and_then(|key| key.text());
-        let key = key.filter(|_| matches!(principal, Principal::Session(_)));
-        match (adopter.ask(token, key).await, &principal) {
-            (Said::Nothing, _) => {
-                if let Some(adopted) = principal.adopted() {
-                    adopter.ask_again_soon(adopted, now);
+        match &principal {
+            Principal::Session(session) => {
+                let key = presented.key.as_ref().and_then(|key| key.text());
+                let fresh = |session: &Arc<Session>| {
+                    session.adopted().is_some_and(|adopted| !adopter.is_stale(adopted, now))
+                };
+                let made = adopter.ask(
+                    (token, key),
+                    || self.sessions.get(&session.id).filter(fresh).map(Some),
+                    async |caller: Whoami| {
+                        let (role, rights) = (RoleName::new(&caller.role_name), adopter.rights(&caller));
+                        self.sessions.refresh(session, role, rights, now).await
+                    },
+                );
+                match made.await {
+                    Said::Knows(Some(session)) => live(&session, now).map(Principal::Session),
+                    Said::Knows(None) => Err(Reason::UnknownKey.into()),
+                    Said::DoesNotKnow => Err(self.ended(session).await),
+                    Said::Nothing => Ok(go_on(adopter, principal, now)),
                 }
-                Ok(principal)
             }
-            (Said::Knows(caller), Principal::Session(session)) => {
-                let (role, rights) = (RoleName::new(&caller.role_name), adopter.rights(&caller));
-                match self.sessions.refresh(session, role, rights, now).await {
-                    Some(session) => live(&session, now).map(Principal::Session),
-                    None => Err(Reason::UnknownKey.into()),
-                }
-            }
-            (Said::Knows(caller), Principal::Domain(known)) => {
-                let record = DomainToken { role: RoleName::new(&caller.role_name), ..known.record.clone() };
+            Principal::Domain(known) => {
                 let tokens = self.sessions.domain_tokens();
-                Ok(Principal::Domain(tokens.adopt(record, adopter.rights(&caller), now)))
+                let fresh = |known: &Arc<KnownToken>| {
+                    known.adopted().is_some_and(|adopted| !adopter.is_stale(adopted, now))
+                };
+                let made = adopter.ask(
+                    (token, None),
+                    || tokens.get(&known.record.id).filter(fresh),
+                    async |caller: Whoami| {
+                        let role = RoleName::new(&caller.role_name);
+                        let record = DomainToken { role, ..known.record.clone() };
+                        tokens.adopt(record, adopter.rights(&caller), now)
+                    },
+                );
+                match made.await {
+                    Said::Knows(known) => Ok(Principal::Domain(known)),
+                    Said::DoesNotKnow => Err(self.forgotten(known)),
+                    Said::Nothing => Ok(go_on(adopter, principal, now)),
+                }
             }
-            (Said::DoesNotKnow, Principal::Session(session)) => Err(self.ended(session).await),
-            (Said::DoesNotKnow, Principal::Domain(known)) => Err(self.forgotten(known)),
         }
     }
 
@@ -146,9 +175,17 @@ impl Authenticator {
     }
 }
 
-fn told(said: Said, unknown: Reason) -> Result<Arc<Whoami>, Reason> {
+/// The engine could not be asked: he is asked about again before long.
+fn go_on(adopter: &Adopter, principal: Principal, now: UnixMillis) -> Principal {
+    if let Some(adopted) = principal.adopted() {
+        adopter.ask_again_soon(adopted, now);
+    }
+    principal
+}
+
+fn told<T>(said: Said<T>, unknown: Reason) -> Result<T, Reason> {
     match said {
-        Said::Knows(caller) => Ok(caller),
+        Said::Knows(made) => Ok(made),
         Said::DoesNotKnow => Err(unknown),
         Said::Nothing => Err(Reason::EngineUnavailable),
     }

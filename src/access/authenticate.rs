@@ -123,7 +123,7 @@ fn no_session(reading: &Reading, has_key: bool, key_known: bool) -> Reason {
 }
 
 /// Judges a token of good signature by its record, which must be of the domain that the token claims.
-fn by_record(
+pub(super) fn by_record(
     known: Option<Arc<KnownToken>>,
     claims: &DomainClaims,
     now: UnixMillis,

@@ -20,23 +20,6 @@ const NO_PATH: BadPath = BadPath { what: "no absolute path" };
 const CLIMBS: BadPath = BadPath { what: "a dot segment climbs above the root" };
 pub(super) const ENCODED_SLASH: BadPath = BadPath { what: "an encoded slash" };
 
-/// What the gateway answers itself: matched like all other paths (contract section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnPath {
-    Login,
-    Logout,
-}
-
-impl OwnPath {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Login => "/login",
-            Self::Logout => "/logout",
-        }
-    }
-}
-
 /// See the module. Keeps the client's letter case and a trailing slash.
 #[derive(Clone, Debug)]
 pub struct CanonicalPath {
@@ -87,22 +70,6 @@ impl CanonicalPath {
         self.encoded_slash
     }
 
-    /// Which of the gateway's own paths this is, by itself or below one of these prefixes.
-    #[must_use]
-    pub fn own(&self, case_sensitive: bool, below: &[String]) -> Option<OwnPath> {
-        let (path, own) = (self.inner(), [OwnPath::Login, OwnPath::Logout]);
-        let same = |a: &str, b: &str| if case_sensitive { a == b } else { a.eq_ignore_ascii_case(b) };
-        own.into_iter().find(|own| {
-            let own = inner(own.as_str());
-            let prefix = path.len().checked_sub(own.len()).and_then(|at| path.split_at_checked(at));
-            prefix.is_some_and(|(prefix, rest)| {
-                let is_below =
-                    |known: &String| prefix.strip_suffix('/').is_some_and(|p| same(p, inner(known)));
-                same(rest, own) && (prefix.is_empty() || below.iter().any(is_below))
-            })
-        })
-    }
-
     /// The segments joined by `/`, without the slashes at either end: what routes are looked up by.
     pub(super) fn inner(&self) -> &str {
         inner(self.as_str())
@@ -114,7 +81,7 @@ impl CanonicalPath {
     }
 }
 
-fn inner(path: &str) -> &str {
+pub(super) fn inner(path: &str) -> &str {
     let path = path.strip_prefix('/').unwrap_or(path);
     path.strip_suffix('/').unwrap_or(path)
 }
@@ -320,52 +287,6 @@ mod tests {
             ("example.org:443", NO_PATH),
         ] {
             assert_eq!(of(sent), Err(why), "{sent}");
-        }
-    }
-
-    #[test]
-    fn a_path_is_compared_without_regard_to_case_and_a_trailing_slash() {
-        for path in [
-            "/login",
-            "/LOGIN",
-            "/login/",
-            "//login",
-            "/%6cogin",
-            "/x/../Login",
-            "/./login",
-            "/login?x",
-            "/login//",
-        ] {
-            assert!(
-                CanonicalPath::of(&path.parse().unwrap()).unwrap().own(false, &[]) == Some(OwnPath::Login),
-                "{path}"
-            );
-        }
-        for path in ["/loginx", "/login/x", "/", "/login%20", "/login%2F"] {
-            assert!(CanonicalPath::of(&path.parse().unwrap()).unwrap().own(false, &[]).is_none(), "{path}");
-        }
-        let login = CanonicalPath::parse("/Login/").unwrap();
-        assert!(login.own(false, &[]) == Some(OwnPath::Login) && login.own(true, &[]).is_none());
-    }
-
-    #[test]
-    fn own_paths_are_below_the_prefixes_that_are_named_too() {
-        let below = ["/engine".to_owned(), "/a/b".to_owned()];
-        let own = |path: &str| CanonicalPath::of(&path.parse().unwrap()).unwrap().own(false, &below);
-        for path in ["/login", "/engine/login", "/Engine/LOGIN/", "/a/b/login"] {
-            assert_eq!(own(path), Some(OwnPath::Login), "{path}");
-        }
-        assert_eq!(own("/engine//logout"), Some(OwnPath::Logout));
-        for path in [
-            "/enginelogin",
-            "/engine/x/login",
-            "/b/login",
-            "/engine",
-            "/a/login",
-            "/xengine/login",
-            "/engine/login/x",
-        ] {
-            assert_eq!(own(path), None, "{path}");
         }
     }
 

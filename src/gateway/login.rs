@@ -1,14 +1,13 @@
 //! `POST /login` (contract section 3).
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
-use serde::Serialize;
-use std::collections::BTreeMap;
+use http::{HeaderMap, Method, Request, Response, header};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::login_answer::{Answer, good, with_cdr};
 use super::login_body::LoginBody;
 use super::throttle::{Allowance, Throttle};
 use crate::access::{Access, query};
@@ -321,37 +320,6 @@ pub struct LoggedIn {
     pub key: SecretString,
 }
 
-/// The engine's answer, its `cdr` replaced. The numbers and texts in it stay as they are.
-fn with_cdr(body: &[u8], cdr: &serde_json::Value) -> Option<Bytes> {
-    let mut answer: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
-    answer.insert("cdr".to_owned(), cdr.clone());
-    serde_json::to_vec(&answer).ok().map(Bytes::from)
-}
-
-/// The login answer, in the order of the documentation.
-#[derive(Serialize)]
-struct Answer<'a> {
-    key: &'a str,
-    username: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    domain: Option<&'a str>,
-    expires: u64,
-    token: &'a str,
-    role: i64,
-    #[serde(rename = "roleName")]
-    role_name: &'a str,
-    acl: &'a BTreeMap<&'a str, &'a [&'static str]>,
-    cdr: &'a serde_json::Value,
-}
-
-fn good(answer: Bytes) -> Response<Full> {
-    let mut response = Response::new(Full::new(answer));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 async fn read_login<B>(request: Request<B>, quiet: Duration) -> Result<LoginBody, LoginError>
 where
     B: http_body::Body<Data = Bytes>,
@@ -386,6 +354,7 @@ fn ceil_seconds(d: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     #[test]
     fn json_is_told_by_its_essence_given_once() {

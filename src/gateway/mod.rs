@@ -6,6 +6,7 @@ mod first_frame;
 pub mod in_flight;
 pub mod live;
 pub mod login;
+mod login_answer;
 mod login_body;
 pub mod logout;
 pub mod rejection;
@@ -15,11 +16,13 @@ mod whoami;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body::Body;
 use hyper::body::Incoming;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::access::path::{CanonicalPath, OwnPath};
+use crate::access::own_path::OwnPath;
+use crate::access::path::CanonicalPath;
 use crate::access::permit::GuardedPermit;
 use crate::access::routes::{Target, WebSocketMode};
 use crate::access::{Access, AccessRequest, Denied, Permit, Reason, credentials, path};
@@ -211,6 +214,10 @@ impl Gateway {
             note_denial(exchange, &denied);
             Rejection::Denied(denied.reason)
         })?;
+        if !request.body().is_end_stream() {
+            // It would reach the upstream before anybody is known.
+            return Err(Rejection::BadRequest("An upgrade to a WebSocket has no body"));
+        }
         let _: Result<(), _> = exchange.route.set(permit.route().label.clone());
         exchange.decision.set(Some(Decision::Allow));
         let door = Door {

@@ -23,10 +23,10 @@ pub struct AdoptSettings {
     pub max_lookups_per_second: u32,
 }
 
-/// What the engine said.
+/// What the engine said; a `T` is what was made of a caller whom it knows.
 #[derive(Clone, Debug)]
-pub enum Said {
-    Knows(Arc<Whoami>),
+pub enum Said<T> {
+    Knows(T),
     DoesNotKnow,
     /// It could not be asked, or was asked too often.
     Nothing,
@@ -52,8 +52,8 @@ pub struct Adopter {
 }
 
 /// What is not remembered.
-enum Other {
-    Knows(Arc<Whoami>),
+enum Other<T> {
+    Knows(T),
     Nothing,
 }
 
@@ -90,12 +90,30 @@ impl Adopter {
             .set_asked(UnixMillis(now.0.saturating_sub(u64::try_from(back.as_millis()).unwrap_or(u64::MAX))));
     }
 
-    /// Asks about credentials whose token is of good signature. `key`: none for a domain token.
-    pub async fn ask(&self, token: &str, key: Option<&str>) -> Said {
-        let asked = self.noes.try_get_with(question(token, key), self.answer(token, key)).await;
+    /// Asks about credentials whose token is of good signature; `key`: none for a domain token. All who ask about the
+    /// same at once share one question and what `take` makes of its answer. `known` is looked at behind those who
+    /// asked just before: what they have made is not asked for again.
+    pub async fn ask<T: Clone + Send + Sync + 'static>(
+        &self,
+        (token, key): (&str, Option<&str>),
+        known: impl FnOnce() -> Option<T>,
+        take: impl AsyncFnOnce(Whoami) -> T,
+    ) -> Said<T> {
+        let answer = async {
+            if let Some(known) = known() {
+                return Err(Other::Knows(known));
+            }
+            // A no is the value that is remembered; all else is an error, which the waiting share and nobody keeps.
+            match self.answer(token, key).await {
+                Said::Knows(caller) => Err(Other::Knows(take(caller).await)),
+                Said::DoesNotKnow => Ok(()),
+                Said::Nothing => Err(Other::Nothing),
+            }
+        };
+        let asked = self.noes.try_get_with(question(token, key), answer).await;
         match asked.as_ref().map_err(Arc::as_ref) {
             Ok(()) => Said::DoesNotKnow,
-            Err(Other::Knows(caller)) => Said::Knows(Arc::clone(caller)),
+            Err(Other::Knows(made)) => Said::Knows(made.clone()),
             Err(Other::Nothing) => Said::Nothing,
         }
     }
@@ -106,22 +124,21 @@ impl Adopter {
         self.shed.load(Ordering::Relaxed)
     }
 
-    /// A no is the value that is remembered; all else is an error, which the waiting share and nobody keeps.
-    async fn answer(&self, token: &str, key: Option<&str>) -> Result<(), Other> {
+    async fn answer(&self, token: &str, key: Option<&str>) -> Said<Whoami> {
         if self.is_paused() {
-            return Err(Other::Nothing);
+            return Said::Nothing;
         }
         if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(monotonic()) {
             self.shed.fetch_add(1, Ordering::Relaxed);
-            return Err(Other::Nothing);
+            return Said::Nothing;
         }
         match self.engine.whoami(token, key).await {
-            Ok(Some(caller)) => Err(Other::Knows(Arc::new(caller))),
-            Ok(None) => Ok(()),
+            Ok(Some(caller)) => Said::Knows(caller),
+            Ok(None) => Said::DoesNotKnow,
             Err(error) => {
                 tracing::warn!(%error, "known sessions go on, unknown ones are answered 503");
                 *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic() + PAUSE);
-                Err(Other::Nothing)
+                Said::Nothing
             }
         }
     }

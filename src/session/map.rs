@@ -11,9 +11,7 @@ use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::adopted::Rights;
 use super::barred::{Barred, BarredSessions};
 use super::counted::{Counted, OperationCounts};
 use super::domain_tokens::DomainTokens;
@@ -29,17 +27,14 @@ use crate::secret::{KeyHash, PassThroughBuild};
 /// How many expired sessions one [`Sessions::sweep`] takes out: about a millisecond of work.
 pub(super) const PORTION: usize = 1000;
 
-/// Longer than a question to an engine takes.
-const ANSWERS_ARE_LATE_BY: Duration = Duration::from_secs(60);
-
 /// All live sessions. Shared by all threads and outside of the configuration snapshot: a reload loses none.
 pub struct Sessions {
     /// The key's pointer is there for its id; the value is the session, another one after a change of role.
     pub(super) by_key: DashMap<ByKey, Arc<Session>, PassThroughBuild>,
     index: Mutex<Index>,
     domain_tokens: DomainTokens,
-    store: Arc<dyn Store>,
-    clock: Clock,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
     barred: Mutex<BarredSessions>,
     /// Ends that the store may not know of yet.
     owed: Mutex<VecDeque<Owed>>,
@@ -106,71 +101,6 @@ impl Sessions {
     pub async fn end(&self, id: &KeyHash, cause: Cause) -> Result<bool, StoreError> {
         let Some(owed) = self.end_here(id, cause) else { return Ok(false) };
         self.forget_ended(vec![owed]).await.map(|()| true)
-    }
-
-    /// Makes a session of what an engine told of one of its own. None: it was ended here, and stays so. One that is
-    /// known already stays as it is. A store that fails costs no more than another question after a restart.
-    pub async fn adopt(&self, record: SessionRecord) -> Option<Arc<Session>> {
-        let (session, stored) = {
-            let mut index = self.index();
-            if self.barred().has(&record.id) {
-                return None;
-            }
-            if let Some(known) = self.get(&record.id) {
-                return Some(known);
-            }
-            let session = index.add(record.clone());
-            self.by_key.insert(ByKey(Arc::clone(&session)), Arc::clone(&session));
-            (session, self.store.put(record))
-        };
-        if let Err(error) = stored.await {
-            tracing::warn!(%error, "an adopted session is not stored");
-        }
-        Some(session)
-    }
-
-    /// Gives an adopted session what the engine says of it now. None: it ended meanwhile.
-    pub async fn refresh(
-        &self,
-        session: &Arc<Session>,
-        role: RoleName,
-        rights: Rights,
-        now: UnixMillis,
-    ) -> Option<Arc<Session>> {
-        let known = session.adopted()?;
-        if session.role == role && known.rights == rights {
-            known.set_asked(now);
-            return Some(Arc::clone(session));
-        }
-        let (new, stored) =
-            self.replace(&session.id, |old| SessionRecord { role, adopted: Some(rights), ..old })?;
-        if let Some(adopted) = new.adopted() {
-            adopted.set_asked(now);
-        }
-        if let Err(error) = stored.await {
-            tracing::warn!(%error, "the changed rights of a session are not stored");
-        }
-        Some(new)
-    }
-
-    /// Whether a session of an engine was ended here, so that it may not be adopted.
-    #[must_use]
-    pub fn is_barred(&self, id: &KeyHash) -> bool {
-        self.barred().has(id)
-    }
-
-    /// The engine does not know it any more either. It is barred a moment longer, for an answer of the engine from
-    /// before may still be on its way.
-    pub async fn unbar(&self, id: KeyHash) -> Result<(), StoreError> {
-        let soon = Barred { id, expires: self.clock.now().plus(ANSWERS_ARE_LATE_BY) };
-        {
-            let mut barred = self.barred();
-            if !barred.remove(&id) {
-                return Ok(());
-            }
-            barred.add(soon);
-        }
-        self.forget(vec![Owed::Bar(soon)]).await
     }
 
     /// Brings the sessions in line with a changed directory: those of users it does not know end, those of users
@@ -316,7 +246,7 @@ impl Sessions {
         Ok(())
     }
 
-    async fn forget(&self, owed: Vec<Owed>) -> Result<(), StoreError> {
+    pub(super) async fn forget(&self, owed: Vec<Owed>) -> Result<(), StoreError> {
         let (mut removed, mut barred) = (Vec::new(), Vec::new());
         for one in &owed {
             match one {
@@ -336,7 +266,7 @@ impl Sessions {
     }
 
     /// Puts another session with the same key in a session's place. None: it ended meanwhile.
-    fn replace(
+    pub(super) fn replace(
         &self,
         id: &KeyHash,
         change: impl FnOnce(SessionRecord) -> SessionRecord,
@@ -355,11 +285,11 @@ impl Sessions {
     }
 
     /// A panic elsewhere leaves both lists usable: no change of them can be seen half done.
-    fn index(&self) -> MutexGuard<'_, Index> {
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn barred(&self) -> MutexGuard<'_, BarredSessions> {
+    pub(super) fn barred(&self) -> MutexGuard<'_, BarredSessions> {
         self.barred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -370,14 +300,14 @@ impl Sessions {
 
 /// What the store is to be told of an end.
 #[derive(Clone, Copy, Debug)]
-enum Owed {
+pub(super) enum Owed {
     Remove(KeyHash),
     Bar(Barred),
 }
 
 /// A session found by its id: the map holds pointers, a third of what ids would take, and the id that it
 /// compares lies beside what the request is going to read anyway.
-pub(super) struct ByKey(Arc<Session>);
+pub(super) struct ByKey(pub(super) Arc<Session>);
 
 impl Borrow<KeyHash> for ByKey {
     fn borrow(&self) -> &KeyHash {

@@ -15,6 +15,7 @@ mod index;
 pub mod map;
 mod memory;
 pub mod store;
+mod taken_over;
 pub mod token;
 
 use std::net::{IpAddr, Ipv6Addr};

@@ -343,6 +343,8 @@ async fn an_answer_that_is_no_101_is_not_passed_on() {
     let raw = Ask::get("/up/raw-echo").header("Connection", "Upgrade").header("Upgrade", "raw-echo");
     gateway.ask(raw).await.assert_refusal(401, "Invalid token");
     gateway.ask(Ask::get("/up/echo")).await.assert_refusal(401, "Invalid token");
+    let with_body = upgrade("/up/ws").body("{}");
+    gateway.ask(with_body).await.assert_error(400);
     let twice = upgrade("/up/ws").header("X-Key", "l");
     gateway.ask(twice).await.assert_refusal(400, "Ambiguous credentials");
     assert_eq!(upstream.requests().len(), before);
