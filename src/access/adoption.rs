@@ -31,7 +31,7 @@ impl Authenticator {
         match known {
             Ok(principal) => match principal.adopted() {
                 Some(adopted) if adopter.is_stale(adopted, now) => {
-                    self.ask_again(adopter, principal, presented, now).await
+                    Box::pin(self.ask_again(adopter, principal, presented, now)).await
                 }
                 _ => Ok(principal),
             },
@@ -40,8 +40,10 @@ impl Authenticator {
                     return Err(reason.into());
                 };
                 match ask {
-                    Ask::Domain(claims) => self.adopt_token(adopter, token, &claims, now).await,
-                    Ask::Session(expires) => self.adopt(adopter, presented, (client, expires), now).await,
+                    Ask::Domain(claims) => Box::pin(self.adopt_token(adopter, token, &claims, now)).await,
+                    Ask::Session(expires) => {
+                        Box::pin(self.adopt(adopter, presented, (client, expires), now)).await
+                    }
                 }
             }
             Err(unknown) => Err(unknown),

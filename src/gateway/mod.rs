@@ -123,7 +123,8 @@ impl Gateway {
         exchange
     }
 
-    /// The order of contract section 4: limits (above), the path, then what the path asks for.
+    /// The order of contract section 4: limits (above), the path, then what the path asks for. What is rare is boxed:
+    /// the future of every request is as large as its largest branch, and is moved whole.
     async fn dispatch(
         &self,
         thread: &Rc<ThreadLive>,
@@ -141,18 +142,19 @@ impl Gateway {
         match thread.access.own_path(&path) {
             Some(OwnPath::Login) => {
                 let _: Result<(), _> = exchange.route.set(self.own.login.clone());
-                self.login(thread, request, exchange).await
+                Box::pin(self.login(thread, request, exchange)).await
             }
             Some(OwnPath::Logout) => {
                 let _: Result<(), _> = exchange.route.set(self.own.logout.clone());
-                self.logout(thread, request, exchange).await
+                Box::pin(self.logout(thread, request, exchange)).await
             }
             None => {
                 let question = question(path, &request, exchange);
                 if asks_for_websocket(request.method(), request.headers())
                     && let Some(guarded) = thread.access.guarded(&question)
                 {
-                    return self.open_guarded(thread, guarded, request, (peer, exchange)).await;
+                    let opening = self.open_guarded(thread, guarded, request, (peer, exchange));
+                    return Box::pin(opening).await;
                 }
                 let permit = self.decide(&thread.access, question, exchange).await?;
                 self.permitted(thread, permit, request, (peer, exchange)).await
@@ -180,7 +182,7 @@ impl Gateway {
                 exchange.decision.set(Some(Decision::Deny));
                 Rejection::Body(refusal)
             };
-            self.judged_body(thread, &permit, request).await.map_err(refused)?
+            Box::pin(self.judged_body(thread, &permit, request)).await.map_err(refused)?
         };
         let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
         Ok(answer.map(AnswerBody::upstream))

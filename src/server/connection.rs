@@ -75,7 +75,8 @@ where
     let seen = io.seen();
     let exchanges = Exchanges::new(handler, peer, seen.clone());
     let watch = Watch::new(&limits, &draining, exchanges.count(), seen);
-    let service = service_fn(move |request| exchanges.answer(request));
+    // Boxed: hyper moves a stream's future several times on its way to a task, and this one is large.
+    let service = service_fn(move |request| Box::pin(exchanges.answer(request)));
     let connection = http2_builder(&limits).serve_connection(TokioIo::new(io), service);
     watch.over(Http2(pin!(connection))).await;
 }

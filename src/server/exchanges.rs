@@ -84,11 +84,9 @@ impl<H: Handler> Exchanges<H> {
         }
         let (handler, peer, seen) = (self.handler.clone(), self.peer.clone(), self.seen.clone());
         async move {
-            let handled = {
-                let handler = handler.clone();
-                PanicBoundary { inner: async move { handler.handle(request, peer).await } }
-            };
-            let mut response = handled.await.unwrap_or_else(|Panicked| {
+            // Awaited where it is made: in a variable of its own it would have its place twice.
+            let handled = PanicBoundary { inner: handler.handle(request, peer) }.await;
+            let mut response = handled.unwrap_or_else(|Panicked| {
                 tracing::error!("a request's handler panicked; it is answered 500");
                 handler.panicked()
             });

@@ -25,8 +25,10 @@ pub fn start(settings: &LogSettings, out: &'static Output) {
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
         LogFormat::Text => layer.boxed(),
     };
+    // One behind the other, not joined by `and_then`: of a joined pair the level is not known from outside, and every
+    // event of every library, however minor, would be looked at.
     // Only tests start twice in one process.
-    if tracing_subscriber::registry().with(wanted.and_then(layer)).try_init().is_ok() {
+    if tracing_subscriber::registry().with(wanted).with(layer).try_init().is_ok() {
         let _: Result<(), _> = WANTED.set(handle);
     }
 }
@@ -94,6 +96,18 @@ fn one_line(event: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_wanted_is_not_looked_at() {
+        let settings = LogSettings { level: Level::WARN, format: LogFormat::Json, access: false };
+        start(&settings, super::super::output::stderr());
+        // The audit log is of this level whatever is wanted else.
+        assert_eq!(tracing::level_filters::LevelFilter::current(), Level::INFO);
+        set_level(Level::DEBUG);
+        assert_eq!(tracing::level_filters::LevelFilter::current(), Level::DEBUG);
+        set_level(Level::ERROR);
+        assert_eq!(tracing::level_filters::LevelFilter::current(), Level::INFO);
+    }
 
     #[test]
     fn an_event_is_one_line_whatever_stands_in_it() {
