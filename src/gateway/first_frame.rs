@@ -127,6 +127,7 @@ impl Door {
             access: &self.thread.access,
             tokens: &live.tokens,
             body_timeout: live.limits.body_timeout,
+            is_stored: false,
         };
         let outcome = self.shared.login.judged(&context, account, proof).await;
         let result = outcome.as_ref().map_or_else(LoginError::as_str, |_| "ok");

@@ -124,6 +124,8 @@ pub struct LoginContext<'a> {
     pub access: &'a Access,
     pub tokens: &'a Tokens,
     pub body_timeout: Duration,
+    /// Whether the session is to outlive the process.
+    pub is_stored: bool,
 }
 
 /// What logins need and no reload replaces.
@@ -306,6 +308,9 @@ impl LoginService {
         context: &LoginContext<'_>,
         record: SessionRecord,
     ) -> Result<Arc<Session>, LoginError> {
+        if !context.is_stored {
+            return Ok(self.sessions.create_unstored(record));
+        }
         let most = context.settings.max_sessions_per_user;
         let stored = self.sessions.create(record, most).await;
         stored.map_err(|source| LoginError::Unavailable { source: Some(source) })

@@ -269,6 +269,7 @@ impl Gateway {
             access: &thread.access,
             tokens: &live.tokens,
             body_timeout: live.limits.body_timeout,
+            is_stored: true,
         };
         let outcome = self.shared.login.login(&context, request, exchange.client).await;
         let result = outcome.answer.as_ref().map_or_else(login::LoginError::as_str, |_| "ok");

@@ -96,6 +96,12 @@ impl Sessions {
         Ok(session)
     }
 
+    /// Makes a session that lives no longer than the process: that of a socket, which does not either.
+    #[must_use]
+    pub fn create_unstored(&self, record: SessionRecord) -> Arc<Session> {
+        self.insert(record)
+    }
+
     /// Ends a session, here at once and in the store before the answer. `false`: there was none (two logouts
     /// at once: one gets `true`). After an error it has ended here, and the sweep tells the store again.
     pub async fn end(&self, id: &KeyHash, cause: Cause) -> Result<bool, StoreError> {

@@ -281,6 +281,19 @@ async fn an_account_logs_in_by_the_first_message_and_its_session_ends_with_the_s
 }
 
 #[tokio::test]
+async fn the_session_of_a_socket_does_not_outlive_the_process() {
+    let engine = Engine::start().await;
+    let mut gateway = engine.gateway("hardened", |_| {}).await;
+    let mut socket = open(&gateway).await;
+    let account = json!({"account": "user@example.org", "secret": PASSWORD});
+    socket.send(Message::text(command("auth", &account))).await.unwrap();
+    answer(&mut socket).await;
+    assert_eq!(gateway.metric("postern_sessions", &[]).await, 1.0);
+    gateway.restart().await;
+    assert_eq!(gateway.metric("postern_sessions", &[]).await, 0.0);
+}
+
+#[tokio::test]
 async fn guesses_by_first_messages_are_throttled_as_logins_are() {
     let engine = Engine::start().await;
     let gateway = engine.gateway("hardened", |settings| settings.set("login.max_failures", "2")).await;
