@@ -5,23 +5,26 @@
 use http::Method;
 use libfuzzer_sys::fuzz_target;
 use postern::access::acl::RoleSettings;
-use postern::permission::Permission;
+use postern::access::body::BodyRules;
 use postern::access::path::CanonicalPath;
 use postern::access::policy::{Caller, Policy, Question};
 use postern::access::routes::{
-    BodyCredentials, Own, Place, RouteSettings, Rule, Target, UpstreamId, WebSocketMode, check_path,
-    check_strip_prefix, has_placeholder,
+    Own, Place, RouteSettings, Rule, Target, UpstreamId, WebSocketMode, check_path, check_strip_prefix,
+    has_placeholder,
 };
 use postern::identity::{RoleName, UserName};
+use postern::permission::Permission;
 use std::sync::Arc;
 
 fuzz_target!(|data: &str| {
     let mut lines: Vec<&str> = data.lines().take(17).collect();
     let Some(target) = lines.pop() else { return };
     let routes: Vec<_> = lines.iter().enumerate().filter_map(|(n, line)| route(n, line)).collect();
-    let allow: Vec<_> = lines.iter().enumerate().map(|(n, line)| (n.to_string(), permissions(line))).collect();
+    let allow: Vec<_> =
+        lines.iter().enumerate().map(|(n, line)| (n.to_string(), permissions(line))).collect();
     let name = RoleName::new("role");
-    let roles = [RoleSettings { name: name.clone(), number: None, inherits: Vec::new(), allow: allow.clone() }];
+    let roles =
+        [RoleSettings { name: name.clone(), number: None, inherits: Vec::new(), allow: allow.clone() }];
     let policy = Policy::new(&routes, &roles, false);
     let Ok(path) = CanonicalPath::parse(target) else { return };
 
@@ -70,7 +73,7 @@ fn route(n: usize, line: &str) -> Option<RouteSettings> {
         strip_prefix: String::new(),
         websocket: WebSocketMode::Credentials,
         encoded_slash: false,
-        body_credentials: BodyCredentials::Ignore,
+        body: BodyRules::default(),
         target: Target::Upstream(UpstreamId(0)),
         place: Place { file: Arc::from("fuzz"), line: n },
     })
