@@ -8,6 +8,7 @@ use super::table::Table;
 use super::values;
 use crate::engine::EngineSettings;
 use crate::session::adopter::AdoptSettings;
+use crate::trust;
 
 /// `directory.webitel`
 pub(super) fn webitel(mut table: Table, f: &mut Findings) -> Option<EngineSettings> {
@@ -34,6 +35,12 @@ fn engine(table: &mut Table, f: &mut Findings) -> Option<EngineSettings> {
     let url = url?;
     if ca.is_some() && !url.scheme {
         table.fault("ca_file", "is of no use without TLS; write the url as https://", f);
+    }
+    if url.scheme
+        && (ca.is_some() || !table.has("ca_file"))
+        && let Err(fault) = trust::client(ca.as_deref())
+    {
+        table.fault("ca_file", fault.to_string(), f);
     }
     Some(EngineSettings { is_https: url.scheme, host: url.host, port: url.port, ca })
 }

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tower::load_shed::error::Overloaded;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 
@@ -88,6 +89,8 @@ impl EngineCounts {
 pub struct EngineError {
     pub call: Call,
     pub what: String,
+    /// Not asked: too many calls are under way. Says nothing about the engine.
+    pub is_busy: bool,
 }
 
 /// A status, the media type and the whole body.
@@ -200,7 +203,7 @@ impl Engine {
     async fn call(&self, call: Call, request: Request<Full>) -> Result<Reply, EngineError> {
         self.service.clone().oneshot(request).await.map_err(|error| {
             self.counts.count(call, 2);
-            EngineError { call, what: error.to_string() }
+            EngineError { call, is_busy: error.is::<Overloaded>(), what: error.to_string() }
         })
     }
 
@@ -216,7 +219,7 @@ impl Engine {
             Err(_) => 2,
         };
         self.counts.count(call, result);
-        read.map_err(|what| EngineError { call, what })
+        read.map_err(|what| EngineError { call, what, is_busy: false })
     }
 }
 

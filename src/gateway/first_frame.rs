@@ -13,11 +13,11 @@ use crate::access::path::CanonicalPath;
 use crate::access::{Principal, Reason};
 use crate::directory::Proof;
 use crate::engine::Engine;
-use crate::secret::SecretString;
+use crate::secret::{ExposeSecret, SecretString};
 use crate::session::ends::Cause;
 use crate::session::engine_logout::Leaving;
 use crate::telemetry::audit;
-use crate::upstream::{Admitted, Judge};
+use crate::upstream::{Admitted, Judge, OnClose};
 
 /// `{"exec-func": "auth", "exec-args": {...}}`; a field twice is none.
 #[derive(Deserialize)]
@@ -95,7 +95,6 @@ impl Door {
         let introduction = introduction(text, self.client).ok_or(Refused::NoIntroduction)?;
         let (principal, logged_in) = match introduction {
             Introduction::Credentials { token, key } => {
-                use crate::secret::ExposeSecret;
                 let key = key.as_ref().map(|key| key.expose_secret());
                 let now = self.shared.clock.now();
                 let caller = access.introduced(token.expose_secret(), key, self.client, now).await;
@@ -107,15 +106,9 @@ impl Door {
             }
         };
         let on_close = logged_in.map(|logged_in| self.farewell(logged_in));
-        match access.admits(&self.path, self.query.as_deref(), &principal) {
-            Ok(()) => Ok(Admitted { principal, on_close }),
-            Err(reason) => {
-                if let Some(end) = on_close {
-                    end();
-                }
-                Err(Refused::Caller(reason))
-            }
-        }
+        // Refused, the session ends with the dropping of what ends it.
+        access.admits(&self.path, self.query.as_deref(), &principal).map_err(Refused::Caller)?;
+        Ok(Admitted { principal, on_close })
     }
 
     /// As `/login` does, throttle included.
@@ -138,22 +131,28 @@ impl Door {
     }
 
     /// The session of a login by first message ends with its socket, here and at the engine that made it.
-    fn farewell(&self, logged_in: LoggedIn) -> Box<dyn FnOnce()> {
+    fn farewell(&self, logged_in: LoggedIn) -> OnClose {
         let (shared, engine) = (Arc::clone(&self.shared), self.thread.live.engine.clone());
-        Box::new(move || {
-            tokio::task::spawn_local(async move { leave(&shared, engine, logged_in).await });
+        OnClose::new(move || {
+            // None: the program has ended, and the session with it.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move { leave(&shared, engine, logged_in).await });
+            }
         })
     }
 }
 
 async fn leave(shared: &Shared, engine: Option<Arc<Engine>>, logged_in: LoggedIn) {
     let LoggedIn { session, token, key, .. } = logged_in;
-    let ended = shared.login.sessions().end(&session.id, Cause::SocketClosed).await;
-    if let Err(error) = &ended {
+    let ended = match (engine, session.adopted()) {
+        (Some(engine), Some(_)) => {
+            let leaving = Leaving { engine, token, key, expires: session.expires };
+            shared.engine_logouts.end(session.id, Cause::SocketClosed, leaving).await
+        }
+        _ => shared.login.sessions().end(&session.id, Cause::SocketClosed).await,
+    };
+    if let Err(error) = ended {
         tracing::warn!(%error, "the end of a socket's session is not stored yet");
-    }
-    if let (Some(engine), Some(_), false) = (engine, session.adopted(), matches!(ended, Ok(false))) {
-        shared.engine_logouts.end_soon(Leaving { engine, token, key, expires: session.expires });
     }
 }
 

@@ -58,7 +58,7 @@ pub struct LogoutContext<'a> {
     pub sessions: &'a Arc<Sessions>,
     /// That made the sessions which were not made here.
     pub engine: Option<&'a Arc<Engine>>,
-    pub engine_logouts: &'a EngineLogouts,
+    pub engine_logouts: &'a Arc<EngineLogouts>,
 }
 
 /// Ends the session whose credentials the request presents. The body is of no concern.
@@ -82,16 +82,16 @@ pub async fn logout<B>(
         }
         Err(_) => return LogoutOutcome { user: None, answer: Err(LogoutError::BadCaller) },
     };
-    let ended = context.sessions.end(&session.id, Cause::Logout).await;
-    if let (Some(engine), Some(_)) = (context.engine, session.adopted())
-        && !matches!(ended, Ok(false))
-    {
-        // Behind the end here: whatever the engine says, the session is gone.
-        let text = |value: &HeaderValue| SecretString::from(value.to_str().unwrap_or_default());
-        let (token, key) = (text(&credentials.token), credentials.key.as_ref().map(text).unwrap_or_default());
-        let expires = session.expires;
-        context.engine_logouts.end(Leaving { engine: Arc::clone(engine), token, key, expires }).await;
-    }
+    let ended = match (context.engine, session.adopted()) {
+        (Some(engine), Some(_)) => {
+            let text = |value: &HeaderValue| SecretString::from(value.to_str().unwrap_or_default());
+            let key = credentials.key.as_ref().map(text).unwrap_or_default();
+            let (engine, token, expires) = (Arc::clone(engine), text(&credentials.token), session.expires);
+            let leaving = Leaving { engine, token, key, expires };
+            context.engine_logouts.end(session.id, Cause::Logout, leaving).await
+        }
+        _ => context.sessions.end(&session.id, Cause::Logout).await,
+    };
     let answer = match ended {
         Ok(true) => Ok(good()),
         Ok(false) => Err(LogoutError::BadCaller),

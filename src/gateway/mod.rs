@@ -178,11 +178,7 @@ impl Gateway {
         let request = if permit.route().body.is_empty() {
             request.map(RequestBody::Streamed)
         } else {
-            let refused = |refusal| {
-                exchange.decision.set(Some(Decision::Deny));
-                Rejection::Body(refusal)
-            };
-            Box::pin(self.judged_body(thread, &permit, request)).await.map_err(refused)?
+            Box::pin(self.judged_body(thread, &permit, request)).await?
         };
         let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
         Ok(answer.map(AnswerBody::upstream))
@@ -356,7 +352,7 @@ fn refuse_denied_upgrade(permit: &Permit, headers: &HeaderMap) -> Result<(), Rej
 
 fn refuse(rejection: Rejection, exchange: &Exchange) -> Response<AnswerBody> {
     tracing::debug!(request_id = ?exchange.ids.request(), %rejection, "refused");
-    if let Rejection::Denied(_) = rejection {
+    if let Rejection::Denied(_) | Rejection::Body(BodyRefusal::Fault(_)) = rejection {
         exchange.decision.set(Some(Decision::Deny));
     }
     exchange.reason.set(Some(rejection.reason()));

@@ -135,6 +135,10 @@ impl Adopter {
         match self.engine.whoami(token, key).await {
             Ok(Some(caller)) => Said::Knows(caller),
             Ok(None) => Said::DoesNotKnow,
+            Err(error) if error.is_busy => {
+                self.shed.fetch_add(1, Ordering::Relaxed);
+                Said::Nothing
+            }
             Err(error) => {
                 tracing::warn!(%error, "known sessions go on, unknown ones are answered 503");
                 *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic() + PAUSE);

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+use super::ends::Cause;
 use super::map::Sessions;
+use super::store::StoreError;
 use crate::clock::{Clock, UnixMillis, monotonic};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use crate::secret::{ExposeSecret, KeyHash, SecretString};
 
 /// The time before the second try; doubled with each that fails.
@@ -46,16 +48,28 @@ impl EngineLogouts {
         Arc::new(Self { sessions, clock, waiting: Mutex::default(), more: Notify::new() })
     }
 
-    /// Tells the engine; should that fail, it is tried again behind the answer.
-    pub async fn end(&self, leaving: Leaving) {
-        if let Err(leaving) = self.try_once(leaving).await {
-            self.wait(leaving, FIRST_PAUSE);
-        }
-    }
-
-    /// Tells the engine later: nobody waits for it.
-    pub fn end_soon(&self, leaving: Leaving) {
-        self.wait(leaving, Duration::ZERO);
+    /// Ends a session here, then at the engine; should that fail, it is tried again behind the answer. A task of its
+    /// own: whoever asked may go away before either is done. The answer is that of the end here.
+    pub async fn end(
+        self: &Arc<Self>,
+        id: KeyHash,
+        cause: Cause,
+        leaving: Leaving,
+    ) -> Result<bool, StoreError> {
+        let this = Arc::clone(self);
+        let ended = tokio::spawn(async move {
+            let ended = this.sessions.end(&id, cause).await;
+            if !matches!(ended, Ok(false))
+                && let Err((leaving, error)) = this.try_once(leaving).await
+            {
+                tracing::warn!(%error, "the session has ended here; its end at the engine is tried again");
+                this.wait(leaving, FIRST_PAUSE);
+            }
+            ended
+        });
+        // Not joined only when it panicked or the program ends.
+        let stopped = |what: tokio::task::JoinError| StoreError { store: "session", what: what.to_string() };
+        ended.await.map_err(stopped)?
     }
 
     /// Ends that the engine has not heard of yet.
@@ -77,13 +91,14 @@ impl EngineLogouts {
                 () = self.more.notified() => continue,
             }
             let Some(Waiting { leaving, pause, .. }) = self.waiting().pop_front() else { continue };
-            if let Err(leaving) = self.try_once(leaving).await {
+            if let Err((leaving, error)) = self.try_once(leaving).await {
+                tracing::debug!(%error, "an end at the engine is tried again");
                 self.wait(leaving, (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE));
             }
         }
     }
 
-    async fn try_once(&self, leaving: Leaving) -> Result<(), Leaving> {
+    async fn try_once(&self, leaving: Leaving) -> Result<(), (Leaving, EngineError)> {
         if leaving.expires <= self.clock.now() {
             return Ok(());
         }
@@ -96,10 +111,7 @@ impl EngineLogouts {
                 }
                 Ok(())
             }
-            Err(error) => {
-                tracing::warn!(%error, "the session has ended here; its end at the engine is tried again");
-                Err(leaving)
-            }
+            Err(error) => Err((leaving, error)),
         }
     }
 
@@ -108,6 +120,9 @@ impl EngineLogouts {
         let mut waiting = self.waiting();
         if waiting.len() >= MOST_WAITING {
             waiting.pop_front();
+            tracing::warn!(
+                "an end that the engine was not told of is given up; its session stays barred here"
+            );
         }
         let due = monotonic() + pause;
         let at = waiting.partition_point(|other| other.due <= due);

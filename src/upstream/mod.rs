@@ -33,7 +33,7 @@ mod tests;
 
 pub use body::{UpstreamBody, UpstreamBodyError};
 pub use headers::asks_for_websocket;
-pub use websocket::{Admitted, Judge};
+pub use websocket::{Admitted, Judge, OnClose};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -297,6 +297,11 @@ impl Upstreams {
             .is_some()
             .then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>())
             .flatten();
+        let is_h2c = group.shared.settings.servers.iter().any(|url| url.scheme == Scheme::H2c);
+        if judge.is_some() && (client.is_none() || is_h2c) {
+            // It would go out as a plain request, with nobody judged for it.
+            return Err(ForwardError::Broken("no WebSocket can be had here"));
+        }
         let credentials = match (permit.credentials(), permit.principal()) {
             _ if judge.is_some() || !group.shared.settings.forward_credentials => CredentialsOut::None,
             (Some(judged), _) => CredentialsOut::Judged(judged),

@@ -25,7 +25,7 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(5);
 const JUDGEMENT: Duration = Duration::from_secs(15);
 
 /// How long the end of a server's frame, and the client's own close, are waited for.
-const LAST_FRAME: Duration = Duration::from_millis(300);
+const LAST_FRAME: Duration = Duration::from_millis(200);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 const PIECE: usize = 16 * 1024;
@@ -36,8 +36,25 @@ pub type Judge = Box<dyn FnOnce(Vec<u8>) -> Pin<Box<dyn Future<Output = Option<A
 /// Who a socket was opened for.
 pub struct Admitted {
     pub principal: Principal,
-    /// Called when the socket has closed.
-    pub on_close: Option<Box<dyn FnOnce()>>,
+    pub on_close: Option<OnClose>,
+}
+
+/// What is to be done when a socket has closed, however it came to that: done when this is dropped.
+pub struct OnClose(Option<Box<dyn FnOnce()>>);
+
+impl OnClose {
+    #[must_use]
+    pub fn new(act: impl FnOnce() + 'static) -> Self {
+        Self(Some(Box::new(act)))
+    }
+}
+
+impl Drop for OnClose {
+    fn drop(&mut self) {
+        if let Some(act) = self.0.take() {
+            act();
+        }
+    }
 }
 
 /// The client's side, and how far the server's frames have come on it.
@@ -64,12 +81,8 @@ enum End {
 pub(super) fn spawn(client: OnUpgrade, server: Connection, held: Held, judge: Option<Judge>) {
     tokio::task::spawn_local(async move {
         let Held { watch, guard, load } = held;
-        let mut on_close = None;
         // Either side's failure is the socket's end; there is no one to tell.
-        let _: io::Result<()> = run(client, server, (watch, judge), &mut on_close).await;
-        if let Some(on_close) = on_close {
-            on_close();
-        }
+        let _: io::Result<()> = run(client, server, watch, judge).await;
         drop((load, guard));
     });
 }
@@ -77,8 +90,8 @@ pub(super) fn spawn(client: OnUpgrade, server: Connection, held: Held, judge: Op
 async fn run(
     client: OnUpgrade,
     server: Connection,
-    (mut watch, judge): (Watch, Option<Judge>),
-    on_close: &mut Option<Box<dyn FnOnce()>>,
+    mut watch: Watch,
+    judge: Option<Judge>,
 ) -> io::Result<()> {
     let upgraded = client.await.map_err(io::Error::other)?;
     let (read, write) = split(TokioIo::new(upgraded));
@@ -87,19 +100,20 @@ async fn run(
     let (read, write) = split(stream);
     let mut server = Server { read, write };
     client.pass(&early).await?;
+    let mut _on_close = None;
     if let Some(judge) = judge {
         match tokio::time::timeout(FIRST_MESSAGE + JUDGEMENT, admit(&mut client, &mut server, judge)).await {
             Ok(Ok(Some(admitted))) => {
                 watch = watch.for_principal(admitted.principal);
-                *on_close = admitted.on_close;
+                _on_close = admitted.on_close;
             }
-            Ok(Ok(None)) | Err(_) => return client.refuse(&mut server).await,
+            Ok(Ok(None)) | Err(_) => return client.refuse(server).await,
             Ok(Err(error)) => return Err(error),
         }
     }
     match splice(&mut client, &mut server, &mut watch).await? {
-        End::Closed => Ok(()),
-        End::Refused => client.refuse(&mut server).await,
+        End::Closed => client.farewell(&[]).await,
+        End::Refused => client.refuse(server).await,
     }
 }
 
@@ -120,7 +134,10 @@ async fn admit(client: &mut Client, server: &mut Server, judge: Judge) -> io::Re
                 let opening = first.take(&from_client.split());
                 match opening {
                     Opening::Bad => return Ok(None),
-                    Opening::Message => break,
+                    Opening::Message => {
+                        client.pong(&mut first.pongs).await?;
+                        break;
+                    }
                     Opening::Unfinished => client.pong(&mut first.pongs).await?,
                 }
             }
@@ -133,6 +150,7 @@ async fn admit(client: &mut Client, server: &mut Server, judge: Judge) -> io::Re
             }
         }
     }
+    let mut pongs = std::mem::take(&mut first.pongs);
     let (text, frames) = first.into_parts();
     let mut judged = judge(text);
     let admitted = loop {
@@ -143,6 +161,7 @@ async fn admit(client: &mut Client, server: &mut Server, judge: Judge) -> io::Re
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 client.pass(&from_server.split()).await?;
+                client.pong(&mut pongs).await?;
             }
         }
     };
@@ -218,20 +237,26 @@ impl Client {
         self.write.flush().await
     }
 
-    /// Closes with 1008 behind the frame that the server has begun, and waits a moment for the client to hear it.
-    async fn refuse(mut self, server: &mut Server) -> io::Result<()> {
+    /// Closes with 1008 behind the frame that the server has begun.
+    async fn refuse(mut self, mut server: Server) -> io::Result<()> {
         let whole = self.rest_of_frame(&mut server.read);
         let is_whole = tokio::time::timeout(LAST_FRAME, whole).await.is_ok_and(|read| read.is_ok());
-        if is_whole && self.boundary.is_between() {
-            self.write.write_all(&CLOSE_1008).await?;
-        }
-        self.write.shutdown().await?;
-        let heard = async {
+        drop(server);
+        let last: &[u8] = if is_whole && self.boundary.is_between() { &CLOSE_1008 } else { &[] };
+        self.farewell(last).await
+    }
+
+    /// Says the last, and waits a moment for the client to have read it: a socket that is closed with bytes unread on
+    /// this side takes back what the other has not read yet. A client that does not read is not waited for.
+    async fn farewell(mut self, last: &[u8]) -> io::Result<()> {
+        let said = async {
+            self.write.write_all(last).await?;
+            self.write.shutdown().await?;
             let mut dropped = [0; 1024];
             while self.read.read(&mut dropped).await? > 0 {}
             io::Result::Ok(())
         };
-        tokio::time::timeout(FAREWELL, heard).await.unwrap_or(Ok(()))
+        tokio::time::timeout(FAREWELL, said).await.unwrap_or(Ok(()))
     }
 
     async fn rest_of_frame(&mut self, server: &mut ReadHalf<Stream>) -> io::Result<()> {

@@ -1,7 +1,5 @@
 //! `[sessions.adopt]` (contract section 2): sessions and domain tokens that an engine made are used with no login here.
 
-use std::time::Duration;
-
 use crate::support::jwt;
 use crate::support::wait::until_async;
 use crate::support::{Ask, Engine, SECRET, Session, TestClient, TestGateway};
@@ -150,7 +148,11 @@ async fn while_the_engine_is_away_known_sessions_go_on_and_unknown_ones_are_503(
         .await
         .assert_ok();
     engine.set_away(true);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    until_async("the engine to be asked again", || async {
+        gateway.ask(Ask::get(ROUTE).with(&known)).await;
+        gateway.metric("postern_engine_requests_total", &["whoami", "failed"]).await >= 1.0
+    })
+    .await;
     for _ in 0..3 {
         // The other engine has no session of this key: its 401 shows that the request was let through to it.
         let answer = gateway.ask(Ask::get(ROUTE).with(&known)).await;

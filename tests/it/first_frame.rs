@@ -145,6 +145,15 @@ async fn a_message_in_two_frames_with_a_ping_between_is_one() {
     socket.send(frame(OpCode::Data(Data::Text), false, first)).await.unwrap();
     socket.send(frame(OpCode::Control(Control::Ping), true, "between")).await.unwrap();
     socket.send(frame(OpCode::Data(Data::Continue), true, second)).await.unwrap();
+    let pong = within("a pong", async {
+        loop {
+            if let Message::Pong(payload) = socket.next().await.unwrap().unwrap() {
+                return payload;
+            }
+        }
+    })
+    .await;
+    assert_eq!(&pong[..], b"between");
     assert_eq!(answer(&mut socket).await["exec-complete"], "+OK");
 }
 
