@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use crate::support::h2::H2cUpstream;
 use crate::support::wait::{until, within};
 use crate::support::{Ask, Engine, PASSWORD, Session, TestGateway, configured};
 
@@ -370,4 +371,17 @@ async fn an_answer_that_is_no_101_is_not_passed_on() {
     let twice = upgrade("/up/ws").header("X-Key", "l");
     gateway.ask(twice).await.assert_refusal(400, "Ambiguous credentials");
     assert_eq!(upstream.requests().len(), before);
+}
+
+#[tokio::test]
+async fn an_upstream_that_has_no_web_sockets_is_asked_nothing() {
+    let upstream = H2cUpstream::start().await;
+    let (_unused, gateway) = configured(|settings| {
+        settings.set("upstreams.h2.servers", &format!("['{}']", upstream.url()));
+        settings.route("path = '/h2'\naccess = 'authenticated'\nwebsocket = 'first_frame'\nupstream = 'h2'");
+    })
+    .await;
+    let upgrade = Ask::get("/h2/x").header("Connection", "Upgrade").header("Upgrade", "websocket");
+    gateway.ask(upgrade).await.assert_refusal(502, "Bad gateway");
+    assert!(upstream.requests().is_empty(), "nobody was judged for it");
 }
