@@ -27,6 +27,12 @@ impl Full {
         self.0.as_ref().map_or(0, |b| b.len() as u64)
     }
 
+    /// What is still to be sent.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0.unwrap_or_default()
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()

@@ -1,8 +1,6 @@
 //! Ending without loss: the program first says that it wants no new traffic, then stops accepting, then waits
 //! for what is in flight. Upgraded streams hold a guard too: hyper's connection future ends at the 101.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -10,7 +8,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 /// The state of the end, shared by all threads. Clones are the same drain.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
-    announced: Arc<AtomicBool>,
+    announced: CancellationToken,
     started: CancellationToken,
     in_flight: TaskTracker,
 }
@@ -27,12 +25,17 @@ impl Drain {
 
     /// No new traffic is wanted: `/readyz` answers 503 from here on. Connections are still taken.
     pub fn announce(&self) {
-        self.announced.store(true, Ordering::Release);
+        self.announced.cancel();
     }
 
     #[must_use]
     pub fn is_announced(&self) -> bool {
-        self.announced.load(Ordering::Acquire)
+        self.announced.is_cancelled()
+    }
+
+    /// Waits for [`Drain::announce`].
+    pub async fn announced(&self) {
+        self.announced.cancelled().await;
     }
 
     /// Listeners stop accepting, connections finish what is in flight and close.

@@ -9,15 +9,23 @@ use std::net::{IpAddr, SocketAddr};
 pub enum ListenerKind {
     Https,
     Http,
+    /// The external authorizer over HTTP.
+    Authz,
+    /// The external authorizer over gRPC.
+    ExtAuthz,
 }
 
 impl ListenerKind {
+    pub const ALL: [Self; 4] = [Self::Https, Self::Http, Self::Authz, Self::ExtAuthz];
+
     /// The key of `[listen]`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Https => "https",
             Self::Http => "http",
+            Self::Authz => "authz",
+            Self::ExtAuthz => "ext_authz",
         }
     }
 }

@@ -171,6 +171,13 @@ impl Permit {
         }
     }
 
+    /// Path and query as one, `strip_prefix` left on: for an ingress that forwards the request itself.
+    #[must_use]
+    pub fn whole_target(&self) -> String {
+        let path = self.path.as_str();
+        self.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+    }
+
     /// The query to forward, without the `?`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {

@@ -150,7 +150,7 @@ fn engine(out: &mut Exposition, control: &Control, live: &Live) {
 
 fn connections(out: &mut Exposition, control: &Control) {
     let mut open = out.gauge("postern_connections", "Connections of clients that are open.");
-    for kind in [ListenerKind::Https, ListenerKind::Http] {
+    for kind in ListenerKind::ALL {
         open.add(&[("listener", kind.as_str())], control.server.open(kind));
     }
     let mut handshakes = out.counter("postern_tls_handshakes_total", "TLS handshakes with clients.");

@@ -20,6 +20,7 @@ use crate::admin::{self, Admin, AdminSettings, Readiness};
 use crate::clock::Clock;
 use crate::config::{Loaded, Source};
 use crate::drain::Drain;
+use crate::gateway::authorizer::health::Health;
 use crate::gateway::in_flight::InFlightCount;
 use crate::gateway::live::{Live, LiveCell};
 use crate::gateway::login::LoginService;
@@ -125,6 +126,7 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
         engine_logouts: Arc::clone(&engine_logouts),
         in_flight: InFlightCount::default(),
         held: HeldMemory::default(),
+        health: Health::following(drain.clone()),
         metrics: metrics.clone(),
         clock: clock.clone(),
     });

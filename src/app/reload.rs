@@ -37,6 +37,8 @@ impl Trigger {
 pub(super) struct Fixed {
     https: Option<SocketAddr>,
     http: Option<SocketAddr>,
+    authz: Option<SocketAddr>,
+    ext_authz: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     store: Option<PathBuf>,
     format: LogFormat,
@@ -47,6 +49,8 @@ impl Fixed {
         Self {
             https: settings.listen.https,
             http: settings.listen.http,
+            authz: settings.listen.authz,
+            ext_authz: settings.listen.ext_authz,
             admin: settings.admin.as_ref().map(|admin| admin.addr),
             store: settings.sessions.file.clone(),
             format: settings.log.format,
@@ -58,6 +62,8 @@ impl Fixed {
         [
             ("listen.https", self.https == other.https),
             ("listen.http", self.http == other.http),
+            ("listen.authz", self.authz == other.authz),
+            ("listen.ext_authz", self.ext_authz == other.ext_authz),
             ("listen.admin", self.admin == other.admin),
             ("sessions.file", self.store == other.store),
             ("log.format", self.format == other.format),

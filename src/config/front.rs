@@ -1,4 +1,5 @@
-//! What concerns every request alike: `[credentials]`, `[cors]`, `[paths]`, `[limits]`, `[log]`.
+//! What concerns every request alike: `[credentials]`, `[cors]`, `[paths]`, `[authz]`,
+//! `[limits]`, `[log]`.
 
 use http::{HeaderName, Method};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use tracing::Level;
 use super::findings::Findings;
 use super::table::Table;
 use crate::access::credentials::CredentialNames;
+use crate::gateway::authorizer::Convention;
 use crate::gateway::cors::CorsSettings;
 use crate::server::Limits;
 use crate::telemetry::{LogFormat, LogSettings};
@@ -119,6 +121,15 @@ pub(super) fn method(text: &str) -> Result<Method, String> {
         return Err(format!("\"{text}\" is no method that anyone sends; write it as \"{upper}\""));
     }
     Ok(method)
+}
+
+/// `[authz] convention`
+pub(super) fn authz(table: Option<Table>, f: &mut Findings) -> Convention {
+    let Some(mut table) = table else { return Convention::default() };
+    let words = Convention::ALL.map(|convention| (convention.as_str(), convention));
+    let convention = table.word("convention", &words, f).unwrap_or_default();
+    table.finish(f);
+    convention
 }
 
 /// `[paths] case_sensitive`

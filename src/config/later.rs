@@ -59,13 +59,6 @@ fn nodes(table: &mut Table, name: &str, f: &mut Findings) {
     table.parsed_list(name, f, values::node);
 }
 
-/// `[authz]`: of listeners that come later.
-pub(super) fn authz(mut table: Table, f: &mut Findings) {
-    let words = [("any", ()), ("nginx", ()), ("forwarded", ()), ("envoy", ())];
-    table.word("convention", &words, f);
-    table.finish(f);
-}
-
 /// `[telemetry]`
 pub(super) fn telemetry(mut table: Table, f: &mut Findings) {
     table.not_yet("otlp_endpoint", f);

@@ -21,9 +21,7 @@ pub(super) struct Listen {
 }
 
 pub(super) fn listen(mut table: Table, f: &mut Findings) -> Listen {
-    table.not_yet("authz", f);
-    table.not_yet("ext_authz", f);
-    let [https, http, _, _, admin] = addresses(&mut table, f);
+    let [https, http, authz, ext_authz, admin] = addresses(&mut table, f);
     if table.bool("proxy_protocol", false, f) {
         table.not_yet("proxy_protocol", f);
     }
@@ -31,9 +29,16 @@ pub(super) fn listen(mut table: Table, f: &mut Findings) -> Listen {
     if !table.has("https") && !table.has("http") {
         table.fault("https", "is missing, and so is listen.http; one of them must be there", f);
     }
+    for (name, addr) in [("authz", authz), ("ext_authz", ext_authz)] {
+        if trusted.is_empty() && addr.is_some_and(|addr| !addr.ip().is_loopback()) {
+            let what = "is asked by trusted_proxies and loopback alone, and there are no trusted_proxies; name the \
+                        addresses that the ingress asks from";
+            f.warn(&table.place_of(name), &table.key(name), what);
+        }
+    }
     let (https_place, admin_place) = (table.place_of("https"), table.place_of("admin"));
     table.finish(f);
-    let settings = ListenSettings { https, http, trusted_proxies: TrustedProxies(trusted) };
+    let settings = ListenSettings { https, http, authz, ext_authz, trusted_proxies: TrustedProxies(trusted) };
     Listen { settings, admin, https_place, admin_place }
 }
 

@@ -33,9 +33,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde
     let admin = listen.as_ref().and_then(|listen| listen::admin(admin, listen, f));
     let limits = front::limits(root.table("limits", f), f);
     let log = front::log(root.table("log", f), f);
-    if let Some(table) = root.table("authz", f) {
-        later::authz(table, f);
-    }
+    let authz = front::authz(root.table("authz", f), f);
     if let Some(table) = root.table("telemetry", f) {
         later::telemetry(table, f);
     }
@@ -53,6 +51,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde
         upstreams,
         access,
         cors,
+        authz,
         admin,
         limits,
         log,

@@ -38,6 +38,7 @@ use crate::access::routes::Place;
 use crate::admin::AdminSettings;
 use crate::directory::file::User;
 use crate::engine::EngineSettings;
+use crate::gateway::authorizer::Convention;
 use crate::gateway::cors::CorsSettings;
 use crate::gateway::login::LoginSettings;
 use crate::server::tls::TlsSettings;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
     pub access: AccessSettings,
     pub cors: Option<CorsSettings>,
+    /// `[authz] convention`
+    pub authz: Convention,
     pub admin: Option<AdminSettings>,
     pub limits: Limits,
     pub log: LogSettings,

@@ -1,4 +1,4 @@
-//! The body of every answer: the gateway's own bytes or the upstream's stream, counted, with the exchange kept alive
+//! The body of every answer: the gateway's own bytes or messages, or the upstream's stream, counted, with the exchange kept alive
 //! until the last byte is gone.
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ pin_project_lite::pin_project! {
     pub enum Source {
         Own { full: Full },
         Upstream { #[pin] body: UpstreamBody<RequestBody> },
+        Grpc { #[pin] body: tonic::body::Body },
     }
 }
 
@@ -42,6 +43,11 @@ impl AnswerBody {
     #[must_use]
     pub fn upstream(body: UpstreamBody<RequestBody>) -> Self {
         Self::from(Source::Upstream { body })
+    }
+
+    #[must_use]
+    pub fn grpc(body: tonic::body::Body) -> Self {
+        Self::from(Source::Grpc { body })
     }
 
     /// Ties the exchange, and its place among those in flight, to the end of the body.
@@ -72,6 +78,10 @@ impl Body for AnswerBody {
                 ready!(Pin::new(full).poll_frame(cx)).map(|frame| frame.map_err(|never| match never {}))
             }
             SourceProjection::Upstream { body } => ready!(body.poll_frame(cx)),
+            // What goes wrong is told in the trailers: a failure of the stream itself only ends it.
+            SourceProjection::Grpc { body } => ready!(body.poll_frame(cx)).map(|frame| {
+                frame.map_err(|_| UpstreamBodyError::Broken("the message could not be written"))
+            }),
         };
         if let (Some(Ok(frame)), Some(exchange)) = (&frame, this.exchange)
             && let Some(data) = frame.data_ref()
@@ -85,6 +95,7 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Own { full } => full.is_end_stream(),
             Source::Upstream { body } => body.is_end_stream(),
+            Source::Grpc { body } => body.is_end_stream(),
         }
     }
 
@@ -92,6 +103,7 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Own { full } => full.size_hint(),
             Source::Upstream { body } => body.size_hint(),
+            Source::Grpc { body } => body.size_hint(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::authorizer::Convention;
 use super::cors::Cors;
 use super::login::LoginSettings;
 use crate::access::policy::Policy;
@@ -36,6 +37,8 @@ pub struct Live {
     pub adopter: Option<Arc<Adopter>>,
     pub login: LoginSettings,
     pub cors: Option<Cors>,
+    /// By which headers an ingress tells what it asks about.
+    pub authz: Convention,
     pub limits: Limits,
     pub trusted: TrustedProxies,
     pub upstreams: Arc<UpstreamSet>,

@@ -1,6 +1,7 @@
 //! One request from top to bottom.
 
 pub mod answer;
+pub mod authorizer;
 pub mod cors;
 mod first_frame;
 pub mod in_flight;
@@ -28,7 +29,7 @@ use crate::access::routes::{Target, WebSocketMode};
 use crate::access::{Access, AccessRequest, Denied, Permit, Reason, credentials, path};
 use crate::body::Full;
 use crate::clock::Clock;
-use crate::peer::Peer;
+use crate::peer::{ListenerKind, Peer};
 use crate::server::{Handler, framing_fault};
 use crate::session::engine_logout::EngineLogouts;
 use crate::telemetry::audit;
@@ -39,6 +40,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::asks_for_websocket;
 
 use answer::AnswerBody;
+use authorizer::health::Health;
 use first_frame::Door;
 use in_flight::InFlightCount;
 use live::{Live, LiveCell, ThreadLive, ThreadLiveCell};
@@ -54,6 +56,8 @@ pub struct Shared {
     pub engine_logouts: Arc<EngineLogouts>,
     pub in_flight: InFlightCount,
     pub held: HeldMemory,
+    /// Told to those who ask the gRPC authorizer.
+    pub health: Health,
     pub metrics: Metrics,
     pub clock: Clock,
 }
@@ -76,6 +80,11 @@ impl Handler for Gateway {
     type Body = AnswerBody;
 
     async fn handle(&self, request: Request<Incoming>, peer: Rc<Peer>) -> Response<AnswerBody> {
+        match peer.listener {
+            ListenerKind::Https | ListenerKind::Http => {}
+            ListenerKind::Authz => return Box::pin(self.authorize_http(request, &peer)).await,
+            ListenerKind::ExtAuthz => return Box::pin(self.authorize_grpc(request, &peer)).await,
+        }
         let thread = self.live.current();
         let live = &*thread.live;
         let exchange = self.begin(live, &request, &peer);
@@ -351,12 +360,16 @@ fn refuse_denied_upgrade(permit: &Permit, headers: &HeaderMap) -> Result<(), Rej
 }
 
 fn refuse(rejection: Rejection, exchange: &Exchange) -> Response<AnswerBody> {
+    note_refusal(&rejection, exchange);
+    rejection.into_response(&exchange.ids).map(AnswerBody::own)
+}
+
+fn note_refusal(rejection: &Rejection, exchange: &Exchange) {
     tracing::debug!(request_id = ?exchange.ids.request(), %rejection, "refused");
     if let Rejection::Denied(_) | Rejection::Body(BodyRefusal::Fault(_)) = rejection {
         exchange.decision.set(Some(Decision::Deny));
     }
     exchange.reason.set(Some(rejection.reason()));
-    rejection.into_response(&exchange.ids).map(AnswerBody::own)
 }
 
 fn note_permit(exchange: &Exchange, permit: &Permit) {

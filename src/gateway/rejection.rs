@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::authorizer::AskFault;
 use super::login::LoginError;
 use super::logout::LogoutError;
 use super::request_body::BodyRefusal;
@@ -44,6 +45,12 @@ pub enum Rejection {
     Body(#[from] BodyRefusal),
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// Of the external authorizer: it is not told what is asked about.
+    #[error(transparent)]
+    Asked(#[from] AskFault),
+    /// Of the external authorizer: the route has rules for a body, and the body does not come by here.
+    #[error("the route's body rules cannot be kept")]
+    BodyNotSeen,
 }
 
 /// A refusal as HTTP has it.
@@ -79,7 +86,65 @@ impl Rejection {
     /// The answer: JSON `{"status":"error","info":"..."}` with the request's id.
     #[must_use]
     pub fn into_response(self, ids: &Ids) -> Response<Full> {
-        let Refusal { status, says, retry_after, closes } = self.refusal();
+        self.refusal().into_response(ids)
+    }
+
+    /// As an ingress is told it (contract section 5): 401, or 403 with the reason, since it makes an error of its own of
+    /// anything else. Of a question that cannot be told apart from what follows on the connection: as usual.
+    #[must_use]
+    pub fn into_verdict(self, ids: &Ids) -> Response<Full> {
+        let mut refusal = self.refusal();
+        if !refusal.closes && refusal.status != StatusCode::UNAUTHORIZED {
+            refusal.status = StatusCode::FORBIDDEN;
+        }
+        refusal.into_response(ids)
+    }
+
+    /// The word for the access log's `reason`.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::Internal => "internal",
+            Self::Overloaded => "overloaded",
+            Self::Denied(reason) => reason.as_str(),
+            Self::UpgradeDenied => "upgrade_denied",
+            Self::Login(error) | Self::LoginAsEngine(error) => error.as_str(),
+            Self::Logout(error) => error.as_str(),
+            Self::Body(refusal) => body_word(refusal),
+            Self::Forward(error) => forward_word(error),
+            Self::Asked(AskFault::BadPath) => Reason::BadPath.as_str(),
+            Self::Asked(AskFault::NotTrusted) => "peer_not_trusted",
+            Self::Asked(_) => "question_unclear",
+            Self::BodyNotSeen => "body_not_seen",
+        }
+    }
+
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::BadRequest(what) => Refusal { closes: true, ..plain(StatusCode::BAD_REQUEST, *what) },
+            Self::Internal => {
+                Refusal { closes: true, ..plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal error") }
+            }
+            Self::Overloaded => busy("Too many requests"),
+            Self::Denied(reason) => denied(*reason),
+            Self::UpgradeDenied => plain(StatusCode::FORBIDDEN, PERMISSION_DENIED),
+            Self::Login(error) => login(error),
+            Self::LoginAsEngine(error) => login_as_engine(error),
+            Self::Logout(error) => logout(error),
+            Self::Body(refusal) => body(refusal),
+            Self::Forward(error) => forward(error),
+            Self::Asked(fault) => plain(StatusCode::FORBIDDEN, fault.to_string()),
+            Self::BodyNotSeen => {
+                plain(StatusCode::FORBIDDEN, "This route's rules for bodies cannot be kept by an authorizer")
+            }
+        }
+    }
+}
+
+impl Refusal {
+    fn into_response(self, ids: &Ids) -> Response<Full> {
+        let Self { status, says, retry_after, closes } = self;
         let (content_type, body) = says.written(status);
         let mut answer = Response::new(Full::new(body));
         *answer.status_mut() = status;
@@ -99,39 +164,6 @@ impl Rejection {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         answer
-    }
-
-    /// The word for the access log's `reason`.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::BadRequest(_) => "bad_request",
-            Self::Internal => "internal",
-            Self::Overloaded => "overloaded",
-            Self::Denied(reason) => reason.as_str(),
-            Self::UpgradeDenied => "upgrade_denied",
-            Self::Login(error) | Self::LoginAsEngine(error) => error.as_str(),
-            Self::Logout(error) => error.as_str(),
-            Self::Body(refusal) => body_word(refusal),
-            Self::Forward(error) => forward_word(error),
-        }
-    }
-
-    fn refusal(&self) -> Refusal {
-        match self {
-            Self::BadRequest(what) => Refusal { closes: true, ..plain(StatusCode::BAD_REQUEST, *what) },
-            Self::Internal => {
-                Refusal { closes: true, ..plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal error") }
-            }
-            Self::Overloaded => busy("Too many requests"),
-            Self::Denied(reason) => denied(*reason),
-            Self::UpgradeDenied => plain(StatusCode::FORBIDDEN, PERMISSION_DENIED),
-            Self::Login(error) => login(error),
-            Self::LoginAsEngine(error) => login_as_engine(error),
-            Self::Logout(error) => logout(error),
-            Self::Body(refusal) => body(refusal),
-            Self::Forward(error) => forward(error),
-        }
     }
 }
 

@@ -12,8 +12,7 @@ pub struct ServerCounts(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    https: AtomicUsize,
-    http: AtomicUsize,
+    open: [AtomicUsize; ListenerKind::ALL.len()],
     handshakes: [AtomicU64; Handshake::ALL.len()],
 }
 
@@ -49,10 +48,7 @@ impl Handshake {
 
 impl ServerCounts {
     fn of(&self, kind: ListenerKind) -> &AtomicUsize {
-        match kind {
-            ListenerKind::Https => &self.0.https,
-            ListenerKind::Http => &self.0.http,
-        }
+        &self.0.open[kind as usize]
     }
 
     /// Counts a connection for as long as the guard lives.

@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::peer::{Peer, TrustedProxies};
+use crate::peer::{ListenerKind, Peer, TrustedProxies};
 
 /// What answers requests. One a worker thread; nothing of it need be `Send`.
 pub trait Handler: 'static {
@@ -52,11 +52,27 @@ pub trait Handler: 'static {
 }
 
 /// `[listen]`: the listeners that carry traffic. The admin listener is `admin`'s.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ListenSettings {
     pub https: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
+    /// The external authorizers (contract section 5).
+    pub authz: Option<SocketAddr>,
+    pub ext_authz: Option<SocketAddr>,
     pub trusted_proxies: TrustedProxies,
+}
+
+impl ListenSettings {
+    /// Where a listener is to be.
+    #[must_use]
+    pub fn address(&self, kind: ListenerKind) -> Option<SocketAddr> {
+        match kind {
+            ListenerKind::Https => self.https,
+            ListenerKind::Http => self.http,
+            ListenerKind::Authz => self.authz,
+            ListenerKind::ExtAuthz => self.ext_authz,
+        }
+    }
 }
 
 /// `[limits]`

@@ -55,10 +55,9 @@ impl Listeners {
     /// The address that cannot be bound, and why.
     pub fn bind(settings: &ListenSettings, limits: Limits, drain: Drain) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let wanted = [(ListenerKind::Https, settings.https), (ListenerKind::Http, settings.http)];
-        let bound = wanted
+        let bound = ListenerKind::ALL
             .into_iter()
-            .filter_map(|(kind, addr)| Some((kind, addr?)))
+            .filter_map(|kind| Some((kind, settings.address(kind)?)))
             .map(|(kind, addr)| Bound::new(kind, addr, threads))
             .collect::<io::Result<_>>()?;
         let live = Live {
@@ -246,8 +245,12 @@ impl<H: Handler> Doorkeeper<H> {
             admission,
         };
         match (self.kind, self.live.tls.load_full()) {
-            (ListenerKind::Http, _) => {
+            (ListenerKind::Http | ListenerKind::Authz, _) => {
                 tokio::task::spawn_local(serve_http1(stream, setting));
+            }
+            // gRPC is HTTP/2, without TLS by prior knowledge (RFC 9113 section 3.3).
+            (ListenerKind::ExtAuthz, _) => {
+                tokio::task::spawn_local(serve_http2(stream, setting));
             }
             (ListenerKind::Https, Some(tls)) => {
                 let (acceptor, counts) = (TlsAcceptor::from(tls), self.counts.clone());

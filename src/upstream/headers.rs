@@ -1,12 +1,12 @@
 //! The only header policy (contract section 4, Forwarding): what of a request's header goes on to the upstream,
 //! what is added, and what of an answer's header goes back. Pure; knows no connection.
 
+pub(super) mod identity;
 #[cfg(test)]
 mod tests;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::borrow::Cow;
 
 use crate::access::Scope;
@@ -71,18 +71,11 @@ enum Class {
     Dropped,
 }
 
-static X_WEBITEL_USER: HeaderName = HeaderName::from_static("x-webitel-user");
-static X_WEBITEL_DOMAIN: HeaderName = HeaderName::from_static("x-webitel-domain");
-static X_WEBITEL_ROLE: HeaderName = HeaderName::from_static("x-webitel-role");
-static X_POSTERN_SCOPE: HeaderName = HeaderName::from_static("x-postern-scope");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// What of a name stands in a header as it is: visible ASCII less `%`, which begins an encoded byte.
-const NAME: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'"').add(b',').add(b';');
 
 impl Policy {
     pub(super) fn new(names: &CredentialNames) -> Self {
@@ -102,8 +95,10 @@ impl Policy {
     pub(super) fn outgoing(&self, onward: &Onward<'_>, out: &mut impl Sink) {
         out.put(&header::HOST, onward.host);
         self.pass(onward, out);
-        self.add_credentials(onward, out);
-        add_identity(onward, out);
+        if let CredentialsOut::Judged(judged) = &onward.credentials {
+            self.put_judged(judged, out);
+        }
+        identity::put(onward.caller, onward.scope, out);
         add_forwarded(onward, out);
         out.put(&X_REQUEST_ID, onward.ids.request().as_bytes());
         out.put(&TRACEPARENT, onward.ids.traceparent().as_bytes());
@@ -143,15 +138,6 @@ impl Policy {
         }
     }
 
-    fn add_credentials(&self, onward: &Onward<'_>, out: &mut impl Sink) {
-        if let CredentialsOut::Judged(judged) = &onward.credentials {
-            out.put(&self.token, judged.token.as_bytes());
-            if let Some(key) = &judged.key {
-                out.put(&self.key, key.as_bytes());
-            }
-        }
-    }
-
     fn class(&self, name: &HeaderName) -> Class {
         let text = name.as_str();
         if self.credentials.contains(name) {
@@ -169,6 +155,25 @@ impl Policy {
                 Class::Cookie => Class::Plain,
                 Class::Plain | Class::Credential | Class::Forwarded | Class::Dropped => Class::Dropped,
             },
+        }
+    }
+
+    /// Whether a field is one that no client may send an upstream: identity, overrides, and look-alikes of what has a
+    /// meaning here. Not those of the connection, nor what the gateway makes itself from what it was sent.
+    pub(super) fn is_forged(&self, name: &HeaderName) -> bool {
+        self.class(name) == Class::Dropped && !is_of_one_hop(name.as_str()) && !is_made_anew(name.as_str())
+    }
+
+    /// Whether a field carries a credential, by its own name.
+    pub(super) fn is_credential(&self, name: &HeaderName) -> bool {
+        self.class(name) == Class::Credential
+    }
+
+    /// The credentials that go on, under the names that upstreams know.
+    pub(super) fn put_judged(&self, judged: &Judged, out: &mut impl Sink) {
+        out.put(&self.token, judged.token.as_bytes());
+        if let Some(key) = &judged.key {
+            out.put(&self.key, key.as_bytes());
         }
     }
 
@@ -202,21 +207,32 @@ fn fold(name: &str) -> Cow<'_, str> {
     Cow::Owned(name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect())
 }
 
+/// RFC 9110 section 7.6.1.
+fn is_of_one_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+fn is_made_anew(name: &str) -> bool {
+    matches!(name, "host" | "content-length" | "x-request-id" | "traceparent")
+}
+
 /// The class of a folded name.
 fn class_of(name: &str) -> Class {
     match name {
         "cookie" => Class::Cookie,
-        "connection"
-        | "keep-alive"
-        | "proxy-connection"
-        | "proxy-authorization"
-        | "proxy-authenticate"
-        | "te"
-        | "trailer"
-        | "transfer-encoding"
-        | "upgrade"
-        | "http2-settings" => Class::Dropped,
-        "host" | "content-length" | "x-request-id" | "traceparent" => Class::Dropped,
+        _ if is_of_one_hop(name) || is_made_anew(name) => Class::Dropped,
         "x-http-method-override"
         | "x-http-method"
         | "x-method-override"
@@ -318,26 +334,6 @@ fn put_joined(out: &mut impl Sink, name: &HeaderName, headers: &HeaderMap, betwe
     }
 }
 
-fn add_identity(onward: &Onward<'_>, out: &mut impl Sink) {
-    if let Some((user, role)) = onward.caller {
-        put_encoded(out, &X_WEBITEL_USER, user.as_str());
-        if let Some(domain) = user.domain() {
-            put_encoded(out, &X_WEBITEL_DOMAIN, domain);
-        }
-        put_encoded(out, &X_WEBITEL_ROLE, role.as_str());
-    }
-    match onward.scope {
-        Some(Scope::All) => out.put(&X_POSTERN_SCOPE, b"all"),
-        Some(Scope::Own) => out.put(&X_POSTERN_SCOPE, b"own"),
-        None => {}
-    }
-}
-
-fn put_encoded(out: &mut impl Sink, name: &HeaderName, text: &str) {
-    let encoded: Cow<'_, str> = utf8_percent_encode(text, NAME).into();
-    out.put(name, encoded.as_bytes());
-}
-
 fn add_forwarded(onward: &Onward<'_>, out: &mut impl Sink) {
     let peer = onward.peer;
     let told = |name: &HeaderName| onward.headers.get(name).filter(|_| peer.trusted);
@@ -352,7 +348,7 @@ fn add_forwarded(onward: &Onward<'_>, out: &mut impl Sink) {
     out.put(&X_FORWARDED_FOR, &chain);
     let own: &[u8] = match peer.listener {
         ListenerKind::Https => b"https",
-        ListenerKind::Http => b"http",
+        ListenerKind::Http | ListenerKind::Authz | ListenerKind::ExtAuthz => b"http",
     };
     out.put(&X_FORWARDED_PROTO, told(&X_FORWARDED_PROTO).map_or(own, HeaderValue::as_bytes));
     out.put(&X_FORWARDED_HOST, told(&X_FORWARDED_HOST).map_or(onward.host, HeaderValue::as_bytes));

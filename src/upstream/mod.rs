@@ -15,6 +15,7 @@ mod h2c;
 mod head;
 mod headers;
 mod http1;
+pub mod ingress;
 mod leftover;
 #[doc(hidden)]
 pub mod measured;

@@ -19,13 +19,16 @@ use super::tls::{Authority, Offer};
 use super::upstream::TestUpstream;
 use super::wait::{until, within};
 
+/// In the order of the ports.
+const LISTENERS: [&str; 5] = ["http", "https", "admin", "authz", "ext_authz"];
+
 /// A configuration written to a folder, not running yet.
 pub struct Prepared {
     pub folder: TempDir,
     pub settings: Settings,
     pub authority: Authority,
     pub env: Vec<(String, String)>,
-    ports: [Port; 3],
+    ports: [Port; 5],
 }
 
 /// A running gateway; killed when the test ends.
@@ -49,7 +52,7 @@ impl Prepared {
             settings,
             authority,
             env: Vec::new(),
-            ports: [Port::claim(), Port::claim(), Port::claim()],
+            ports: std::array::from_fn(|_| Port::claim()),
         };
         prepared.set_ports();
         change(&mut prepared.settings);
@@ -68,7 +71,7 @@ impl Prepared {
     }
 
     fn set_ports(&mut self) {
-        for (listener, port) in ["http", "https", "admin"].iter().zip(&self.ports) {
+        for (listener, port) in LISTENERS.iter().zip(&self.ports) {
             self.settings.set(&format!("listen.{listener}"), &format!("'{}'", port.addr()));
         }
     }
@@ -100,7 +103,7 @@ impl TestGateway {
             }
             let output = output(&lines);
             assert!(output.to_lowercase().contains("in use"), "the gateway did not start:\n{output}");
-            prepared.ports = [Port::claim(), Port::claim(), Port::claim()];
+            prepared.ports = std::array::from_fn(|_| Port::claim());
             prepared.set_ports();
             prepared.settings.write(prepared.folder.path());
         }
@@ -117,6 +120,14 @@ impl TestGateway {
 
     pub fn admin(&self) -> SocketAddr {
         self.prepared.ports[2].addr()
+    }
+
+    pub fn authz(&self) -> SocketAddr {
+        self.prepared.ports[3].addr()
+    }
+
+    pub fn ext_authz(&self) -> SocketAddr {
+        self.prepared.ports[4].addr()
     }
 
     pub fn authority(&self) -> &Authority {

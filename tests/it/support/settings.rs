@@ -90,6 +90,14 @@ impl Settings {
         set_in(&mut self.tables, table, key, value);
     }
 
+    /// The port of an address that was set.
+    pub fn port_of(&self, key: &str) -> u16 {
+        let (table, key) = key.rsplit_once('.').unwrap();
+        let mut keys = self.tables.iter().filter(|t| t.name == table).flat_map(|t| &t.keys);
+        let (_, value) = keys.find(|(name, _)| name == key).expect("a key that is set");
+        value.trim_matches('\'').parse::<std::net::SocketAddr>().unwrap().port()
+    }
+
     pub fn unset(&mut self, key: &str) {
         let (table, key) = key.rsplit_once('.').unwrap_or(("", key));
         for table in self.tables.iter_mut().filter(|t| t.name == table) {

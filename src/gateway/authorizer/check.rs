@@ -1,0 +1,168 @@
+//! The messages of Envoy's `ext_authz` (`envoy.service.auth.v3`): what a check asks about, and how the verdict is told.
+//! Pure; decides nothing.
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue as Field, HeaderValueOption, address::Address};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{
+    CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
+use envoy_types::pb::google::rpc::Status;
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use std::net::IpAddr;
+use tonic::Code;
+
+use super::convention::AskFault;
+use crate::access::credentials::CredentialNames;
+use crate::body::Full;
+use crate::upstream::ingress::Amendment;
+
+/// What a check asks about.
+#[derive(Debug, Default)]
+pub struct Check {
+    pub method: Method,
+    pub target: Uri,
+    pub headers: HeaderMap,
+    /// The client's address, as Envoy knows it.
+    pub client: Option<IpAddr>,
+}
+
+/// Reads a check.
+///
+/// # Errors
+/// It names no request, or one that is none.
+pub fn read(check: CheckRequest, names: &CredentialNames) -> Result<Check, AskFault> {
+    let attributes = check.attributes.ok_or(AskFault::NoRequest)?;
+    let client = attributes.source.and_then(|source| source.address).and_then(|address| address.address);
+    let request = attributes.request.and_then(|request| request.http).ok_or(AskFault::NoRequest)?;
+    if request.method.is_empty() || request.path.is_empty() {
+        return Err(AskFault::NoRequest);
+    }
+    let method =
+        Method::from_bytes(request.method.as_bytes()).map_err(|_| AskFault::BadMethod("The method"))?;
+    if !request.path.starts_with('/') {
+        return Err(AskFault::BadTarget("The path"));
+    }
+    let target = PathAndQuery::try_from(request.path.as_str()).map_err(|_| AskFault::BadPath)?;
+    let headers = fields(&request, names)?;
+    Ok(Check { method, target: Uri::from(target), headers, client: client.and_then(ip_of) })
+}
+
+fn ip_of(address: Address) -> Option<IpAddr> {
+    match address {
+        Address::SocketAddress(socket) => socket.address.parse().ok().map(|ip: IpAddr| ip.to_canonical()),
+        Address::Pipe(_) | Address::EnvoyInternalAddress(_) => None,
+    }
+}
+
+/// The header, less the pseudo-header fields. Envoy joins the lines of a field with commas unless it is told to
+/// `encode_raw_headers`: a credential, which has none, is taken apart again, or two of them would look like one.
+fn fields(request: &HttpRequest, names: &CredentialNames) -> Result<HeaderMap, AskFault> {
+    let mut fields = HeaderMap::with_capacity(request.headers.len());
+    let mut add = |name: &str, value: &[u8]| {
+        if name.starts_with(':') {
+            return Ok(());
+        }
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| AskFault::BadField)?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| AskFault::BadField)?;
+        fields.append(name, value);
+        Ok(())
+    };
+    if let Some(raw) = &request.header_map {
+        for field in &raw.headers {
+            let value = if field.raw_value.is_empty() { field.value.as_bytes() } else { &field.raw_value };
+            add(&field.key, value)?;
+        }
+        return Ok(fields);
+    }
+    let is_credential = |name: &str| {
+        let mut known = names.token_headers.iter().chain(&names.key_headers);
+        known.any(|known| name.eq_ignore_ascii_case(known.as_str()))
+    };
+    for (name, value) in &request.headers {
+        if is_credential(name) {
+            value.split(',').try_for_each(|one| add(name, one.trim_matches([' ', '\t']).as_bytes()))?;
+        } else {
+            add(name, value.as_bytes())?;
+        }
+    }
+    Ok(fields)
+}
+
+/// What Envoy makes of its access log, its filters and its routes: nothing secret.
+#[derive(Debug, Default)]
+pub struct Metadata(Vec<(&'static str, String)>);
+
+impl Metadata {
+    pub fn add(&mut self, name: &'static str, value: Option<impl Into<String>>) {
+        self.0.extend(value.map(|value| (name, value.into())));
+    }
+
+    fn into_struct(self) -> Struct {
+        let value = |text| Value { kind: Some(Kind::StringValue(text)) };
+        Struct { fields: self.0.into_iter().map(|(name, text)| (name.to_owned(), value(text))).collect() }
+    }
+}
+
+/// It may pass, changed so.
+#[must_use]
+pub fn allowed(amendment: Amendment, metadata: Metadata) -> CheckResponse {
+    let Amendment { identity, credentials, remove, target } = amendment;
+    let target = target.and_then(|target| Some((":path".to_owned(), HeaderValue::try_from(target).ok()?)));
+    let named = |map: HeaderMap| {
+        let named = map.into_iter().filter_map(|(name, value)| Some((name?.as_str().to_owned(), value)));
+        named.collect::<Vec<_>>()
+    };
+    let set = named(identity).into_iter().chain(named(credentials)).chain(target);
+    let ok = OkHttpResponse {
+        headers: set.filter_map(|(name, value)| option(name, &value)).collect(),
+        headers_to_remove: remove.iter().map(|name| name.as_str().to_owned()).collect(),
+        ..OkHttpResponse::default()
+    };
+    CheckResponse {
+        status: Some(status(Code::Ok)),
+        dynamic_metadata: Some(metadata.into_struct()),
+        http_response: Some(HttpResponse::OkResponse(ok)),
+    }
+}
+
+/// It may not; the client is answered so.
+#[must_use]
+pub fn denied(answer: Response<Full>, metadata: Metadata) -> CheckResponse {
+    let (head, body) = answer.into_parts();
+    let code = match head.status {
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        _ => Code::PermissionDenied,
+    };
+    let fields = head.headers.iter().filter_map(|(name, value)| option(name.as_str().to_owned(), value));
+    let denied = DeniedHttpResponse {
+        status: Some(HttpStatus { code: i32::from(head.status.as_u16()) }),
+        headers: fields.collect(),
+        // What the gateway writes is JSON, which is UTF-8.
+        body: String::from_utf8_lossy(&body.into_bytes()).into_owned(),
+    };
+    CheckResponse {
+        status: Some(status(code)),
+        dynamic_metadata: Some(metadata.into_struct()),
+        http_response: Some(HttpResponse::DeniedResponse(denied)),
+    }
+}
+
+fn status(code: Code) -> Status {
+    Status { code: i32::from(code), ..Status::default() }
+}
+
+fn option(name: String, value: &HeaderValue) -> Option<HeaderValueOption> {
+    let value = value.to_str().ok()?.to_owned();
+    let option = HeaderValueOption {
+        header: Some(Field { key: name, value, raw_value: Vec::new() }),
+        append_action: i32::from(HeaderAppendAction::OverwriteIfExistsOrAdd),
+        ..HeaderValueOption::default()
+    };
+    Some(option)
+}

@@ -1,0 +1,99 @@
+//! The external authorizer (contract section 5): an ingress that forwards traffic itself asks whether it may. Builds the
+//! question that the proxy would have asked, has it judged by the same [`crate::access`], and tells the verdict in the
+//! ingress' own words. Forwards nothing.
+
+pub mod check;
+pub mod convention;
+mod grpc;
+pub mod health;
+mod http;
+
+pub use convention::{AskFault, Convention};
+
+use ::http::{HeaderMap, Method, Response, Uri};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::live::{Live, ThreadLive};
+use super::rejection::Rejection;
+use super::{Gateway, logged_query, note_refusal};
+use crate::access::own_path::OwnPath;
+use crate::access::path::CanonicalPath;
+use crate::access::{AccessRequest, Permit, Reason};
+use crate::body::Full;
+use crate::peer::Peer;
+use crate::telemetry::exchange::{Decision, Exchange};
+use crate::telemetry::ids::Ids;
+
+/// A question, whoever asked it.
+struct Asked<'r> {
+    method: &'r Method,
+    /// Path and query as the client sent them to the ingress.
+    target: &'r Uri,
+    /// Of the client's request.
+    headers: &'r HeaderMap,
+}
+
+/// What the rules say of a request that may pass.
+enum Granted {
+    Permit(Box<Permit>),
+    /// `/login` and `/logout`: as a public route.
+    OwnPath,
+}
+
+impl Gateway {
+    /// Begins the telemetry of one question.
+    fn begin_asked(&self, live: &Live, ids: Ids, client: IpAddr, asked: &Asked<'_>) -> Rc<Exchange> {
+        let exchange = Exchange::begin(ids, client, asked.method.clone(), &self.scribe, live.access_log);
+        exchange.note(|facts| {
+            facts.target = asked.target.path_and_query().cloned();
+            facts.query = logged_query(live, asked.target);
+        });
+        exchange
+    }
+
+    /// The decision of contract section 4. `OPTIONS` is judged like any method, with `[cors]` too: what is allowed here
+    /// reaches the upstream. So is an upgrade on a `first_frame` route: its first message never comes by here.
+    async fn judge(
+        &self,
+        thread: &ThreadLive,
+        asked: &Asked<'_>,
+        exchange: &Exchange,
+    ) -> Result<Granted, Rejection> {
+        let path = CanonicalPath::of(asked.target).map_err(|_| Rejection::Denied(Reason::BadPath))?;
+        if let Some(own) = thread.access.own_path(&path) {
+            let label = match own {
+                OwnPath::Login => &self.own.login,
+                OwnPath::Logout => &self.own.logout,
+            };
+            let _: Result<(), _> = exchange.route.set(label.clone());
+            exchange.decision.set(Some(Decision::Allow));
+            return Ok(Granted::OwnPath);
+        }
+        let question = AccessRequest {
+            path,
+            method: asked.method,
+            headers: asked.headers,
+            query: asked.target.query(),
+            client: exchange.client,
+        };
+        let permit = self.decide(&thread.access, question, exchange).await?;
+        if permit.route().body.is_empty() {
+            Ok(Granted::Permit(Box::new(permit)))
+        } else {
+            Err(Rejection::BodyNotSeen)
+        }
+    }
+}
+
+/// Every refusal here is a denial: nobody else decides behind it.
+fn refuse(rejection: Rejection, exchange: &Exchange) -> Response<Full> {
+    exchange.decision.set(Some(Decision::Deny));
+    note_refusal(&rejection, exchange);
+    rejection.into_verdict(&exchange.ids)
+}
+
+/// Only who is named in `listen.trusted_proxies`, and this machine.
+fn may_ask(peer: &Peer) -> bool {
+    peer.trusted || peer.addr.ip().to_canonical().is_loopback()
+}

@@ -1,0 +1,48 @@
+//! The header fields that tell an upstream who calls (contract section 4, Forwarding).
+
+use http::header::HeaderName;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use std::borrow::Cow;
+
+use super::Sink;
+use crate::access::Scope;
+use crate::identity::{RoleName, UserName};
+
+static USER: HeaderName = HeaderName::from_static("x-webitel-user");
+static DOMAIN: HeaderName = HeaderName::from_static("x-webitel-domain");
+static ROLE: HeaderName = HeaderName::from_static("x-webitel-role");
+static SCOPE: HeaderName = HeaderName::from_static("x-postern-scope");
+
+/// All of them.
+#[must_use]
+pub(in crate::upstream) fn names() -> [&'static HeaderName; 4] {
+    [&USER, &DOMAIN, &ROLE, &SCOPE]
+}
+
+/// What of a name stands in a header as it is: visible ASCII less `%`, which begins an encoded byte.
+const NAME: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'"').add(b',').add(b';');
+
+/// Nothing for a public route, whose caller is nobody.
+pub(in crate::upstream) fn put(
+    caller: Option<(&UserName, &RoleName)>,
+    scope: Option<Scope>,
+    out: &mut impl Sink,
+) {
+    if let Some((user, role)) = caller {
+        put_encoded(out, &USER, user.as_str());
+        if let Some(domain) = user.domain() {
+            put_encoded(out, &DOMAIN, domain);
+        }
+        put_encoded(out, &ROLE, role.as_str());
+    }
+    match scope {
+        Some(Scope::All) => out.put(&SCOPE, b"all"),
+        Some(Scope::Own) => out.put(&SCOPE, b"own"),
+        None => {}
+    }
+}
+
+fn put_encoded(out: &mut impl Sink, name: &HeaderName, text: &str) {
+    let encoded: Cow<'_, str> = utf8_percent_encode(text, NAME).into();
+    out.put(name, encoded.as_bytes());
+}
