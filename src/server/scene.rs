@@ -23,7 +23,7 @@ use super::tls::{Resumption, TlsSettings, server_config_resuming};
 use super::worker::{Listeners, Live};
 use super::{Handler, Limits, ListenSettings};
 use crate::drain::Drain;
-use crate::peer::{ListenerKind, Peer, TrustedProxies};
+use crate::peer::{ListenerKind, Peer};
 
 /// A server that ends with the test.
 pub(super) struct Server {
@@ -48,7 +48,7 @@ impl Server {
         let settings = ListenSettings {
             https: local.filter(|_| tls.is_some()),
             http: local.filter(|_| tls.is_none()),
-            trusted_proxies: TrustedProxies::default(),
+            ..ListenSettings::default()
         };
         let resumption = Resumption::new().unwrap();
         let tls = tls.map(|settings| server_config_resuming(settings, &resumption).unwrap());

@@ -35,6 +35,7 @@ mod ext_authz;
 mod faults;
 mod first_frame;
 mod forwarding;
+mod front_doors;
 mod holes;
 mod http2;
 mod jwt;

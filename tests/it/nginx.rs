@@ -1,52 +1,29 @@
 //! A real nginx as the upstream, from Debian's package. Left out, with a line that says so, where nginx is not
 //! installed; `POSTERN_REQUIRE_PEERS=1` makes that a failure.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::path::Path;
 
-use tempfile::TempDir;
+use crate::support::{Ask, Peer, Prepared, Session, TestGateway, h2};
 
-use crate::support::ports::Port;
-use crate::support::{Ask, Prepared, Session, TestGateway, h2};
-
-struct Nginx {
-    child: Child,
-    port: Port,
-    folder: TempDir,
-}
+struct Nginx(Peer);
 
 impl Nginx {
     /// None when there is no nginx.
     async fn start() -> Option<Self> {
-        let Some(program) = program() else {
-            assert!(
-                std::env::var_os("POSTERN_REQUIRE_PEERS").is_none(),
-                "nginx is required and not installed"
-            );
-            println!("nginx is not installed: this scene was left out");
-            return None;
-        };
-        let (folder, port) = (TempDir::new().unwrap(), Port::claim());
-        std::fs::write(folder.path().join("nginx.conf"), configuration(folder.path(), &port)).unwrap();
-        std::fs::create_dir(folder.path().join("up")).unwrap();
-        std::fs::write(folder.path().join("up/file"), vec![b'n'; 3 << 20]).unwrap();
-        let child = Command::new(program)
-            .args(["-p", folder.path().to_str().unwrap(), "-c", "nginx.conf", "-e", "error.log"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx starts");
-        let nginx = Self { child, port, folder };
-        crate::support::wait::until_async("nginx to listen", || async {
-            tokio::net::TcpStream::connect(nginx.port.addr()).await.is_ok()
-        })
-        .await;
-        Some(nginx)
+        let peer = Peer::start("nginx", |folder, addr| {
+            std::fs::write(folder.join("nginx.conf"), configuration(folder, addr)).unwrap();
+            std::fs::create_dir(folder.join("up")).unwrap();
+            std::fs::write(folder.join("up/file"), vec![b'n'; 3 << 20]).unwrap();
+            ["-p", folder.to_str().unwrap(), "-c", "nginx.conf", "-e", "error.log"]
+                .map(str::to_owned)
+                .to_vec()
+        });
+        Some(Self(peer.await?))
     }
 
     async fn behind_a_gateway(&self) -> (TestGateway, Session) {
-        let url = format!("http://{}", self.port.addr());
+        let url = format!("http://{}", self.0.addr());
         let gateway = TestGateway::run(Prepared::new(|settings| {
             settings.set("upstreams.engine.servers", &format!("['{url}']"));
         }))
@@ -56,25 +33,12 @@ impl Nginx {
     }
 
     fn errors(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
+        std::fs::read_to_string(self.0.folder().join("error.log")).unwrap_or_default()
     }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join("nginx")).find(|program| program.is_file())
 }
 
 /// One process, without rights to drop: it serves files, takes uploads and tells what it saw.
-fn configuration(folder: &Path, port: &Port) -> String {
+fn configuration(folder: &Path, addr: SocketAddr) -> String {
     let folder = folder.display();
     format!(
         r#"daemon off;
@@ -108,8 +72,7 @@ http {{
         location / {{ return 200 "length $http_content_length"; }}
     }}
 }}
-"#,
-        addr = port.addr()
+"#
     )
 }
 

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use tonic::Code;
 
 use super::convention::AskFault;
+use super::joined;
 use crate::access::credentials::CredentialNames;
 use crate::body::Full;
 use crate::upstream::ingress::Amendment;
@@ -60,38 +61,26 @@ fn ip_of(address: Address) -> Option<IpAddr> {
     }
 }
 
-/// The header, less the pseudo-header fields. Envoy joins the lines of a field with commas unless it is told to
-/// `encode_raw_headers`: a credential, which has none, is taken apart again, or two of them would look like one.
+/// The header, less the pseudo-header fields. Envoy joins the lines of a field unless it is told to `encode_raw_headers`.
 fn fields(request: &HttpRequest, names: &CredentialNames) -> Result<HeaderMap, AskFault> {
-    let mut fields = HeaderMap::with_capacity(request.headers.len());
-    let mut add = |name: &str, value: &[u8]| {
-        if name.starts_with(':') {
-            return Ok(());
-        }
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| AskFault::BadField)?;
-        let value = HeaderValue::from_bytes(value).map_err(|_| AskFault::BadField)?;
-        fields.append(name, value);
-        Ok(())
-    };
     if let Some(raw) = &request.header_map {
-        for field in &raw.headers {
-            let value = if field.raw_value.is_empty() { field.value.as_bytes() } else { &field.raw_value };
-            add(&field.key, value)?;
-        }
-        return Ok(fields);
+        let value = |field: &Field| match field.raw_value.as_slice() {
+            [] => field.value.clone().into_bytes(),
+            raw => raw.to_vec(),
+        };
+        return map_of(raw.headers.iter().map(|field| (field.key.as_str(), value(field))));
     }
-    let is_credential = |name: &str| {
-        let mut known = names.token_headers.iter().chain(&names.key_headers);
-        known.any(|known| name.eq_ignore_ascii_case(known.as_str()))
-    };
-    for (name, value) in &request.headers {
-        if is_credential(name) {
-            value.split(',').try_for_each(|one| add(name, one.trim_matches([' ', '\t']).as_bytes()))?;
-        } else {
-            add(name, value.as_bytes())?;
-        }
+    let fields = request.headers.iter().map(|(name, value)| (name.as_str(), value.clone().into_bytes()));
+    map_of(fields).map(|fields| joined::apart(&fields, names).into_owned())
+}
+
+fn map_of<'f>(fields: impl Iterator<Item = (&'f str, Vec<u8>)>) -> Result<HeaderMap, AskFault> {
+    let mut map = HeaderMap::with_capacity(fields.size_hint().0);
+    for (name, value) in fields.filter(|(name, _)| !name.starts_with(':')) {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| AskFault::BadField)?;
+        map.append(name, HeaderValue::try_from(value).map_err(|_| AskFault::BadField)?);
     }
-    Ok(fields)
+    Ok(map)
 }
 
 /// What Envoy makes of its access log, its filters and its routes: nothing secret.

@@ -3,9 +3,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
+use std::borrow::Cow;
 
 use super::convention::{self, AskFault, Convention, Original};
-use super::{Asked, Granted, may_ask};
+use super::{Asked, Granted, joined, may_ask};
 use crate::body::Full;
 use crate::gateway::Gateway;
 use crate::gateway::answer::AnswerBody;
@@ -32,11 +33,15 @@ impl Gateway {
             Ok(original) => (&original.method, &original.target),
             Err(_) => (request.method(), request.uri()),
         };
-        let asked = Asked { method, target, headers: request.headers() };
+        let by_envoy = original.as_ref().is_ok_and(|original| original.by_envoy);
+        let headers = match by_envoy {
+            true => joined::apart(request.headers(), &thread.live.access.names),
+            false => Cow::Borrowed(request.headers()),
+        };
+        let asked = Asked { method, target, headers: &headers };
         let ids = Ids::of(asked.headers, peer.trusted);
         let client = thread.live.trusted.client(peer, asked.headers);
         let exchange = self.begin_asked(&thread.live, ids, client, &asked);
-        let by_envoy = original.as_ref().is_ok_and(|original| original.by_envoy);
 
         let place = self.shared.in_flight.enter(thread.live.limits.max_requests);
         let verdict = match (original.as_ref(), &place) {

@@ -7,6 +7,7 @@ pub mod convention;
 mod grpc;
 pub mod health;
 mod http;
+mod joined;
 
 pub use convention::{AskFault, Convention};
 

@@ -4,6 +4,7 @@
 //! - [`TestUpstream`] keeps every byte it is sent and answers by path;
 //! - [`Engine`] stands in for a Webitel engine, holes included;
 //! - [`TestClient`] has every byte of an HTTP/1.1 connection in the test's hands, [`h2::H2Client`] speaks HTTP/2;
+//! - [`Peer`] is another server of the trade, the real program;
 //! - nothing sleeps for a fixed time to wait: what is awaited is polled for, with a bound (`wait`).
 
 pub mod answer;
@@ -13,6 +14,7 @@ pub mod engine;
 pub mod gateway;
 pub mod h2;
 pub mod jwt;
+pub mod peer;
 pub mod ports;
 pub mod process;
 mod replies;
@@ -28,6 +30,7 @@ pub use ask::Ask;
 pub use client::TestClient;
 pub use engine::Engine;
 pub use gateway::{Prepared, TestGateway};
+pub use peer::Peer;
 pub use session::Session;
 pub use settings::{DOMAIN, PASSWORD, SECRET};
 pub use upstream::TestUpstream;
