@@ -219,7 +219,7 @@ fn sections_of_later_versions_are_known_checked_and_noted() {
         .edit(
             "postern.toml",
             "[tls]",
-            "authz = \"127.0.0.1:8081\"\next_authz = \"127.0.0.1:8082\"\nproxy_protocol = true\n[tls]",
+            "proxy_protocol = true\n[tls]",
         )
         .edit(
             "postern.toml",
@@ -242,21 +242,13 @@ revalidate = "60s"
 rights = "roles"
 negative_ttl = "10s"
 max_lookups_per_second = 50
-[authz]
-convention = "envoy"
 [telemetry]
 otlp_endpoint = "http://127.0.0.1:4317"
 "#,
         );
     let noted = scene.told(&scene.good().unsupported);
     let keys: Vec<_> = noted.iter().map(|fault| fault.split(": ").nth(1).unwrap()).collect();
-    let expected = [
-        "listen.authz",
-        "listen.ext_authz",
-        "listen.proxy_protocol",
-        "sessions.redis",
-        "telemetry.otlp_endpoint",
-    ];
+    let expected = ["listen.proxy_protocol", "sessions.redis", "telemetry.otlp_endpoint"];
     assert_eq!(keys, expected, "{noted:#?}");
 }
 
