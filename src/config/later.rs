@@ -65,10 +65,3 @@ pub(super) fn authz(mut table: Table, f: &mut Findings) {
     table.word("convention", &words, f);
     table.finish(f);
 }
-
-/// `[telemetry]`
-pub(super) fn telemetry(mut table: Table, f: &mut Findings) {
-    table.not_yet("otlp_endpoint", f);
-    table.parsed("otlp_endpoint", f, values::http_url);
-    table.finish(f);
-}

@@ -196,7 +196,6 @@ fn what_comes_later_is_known_to_check_and_refused_by_run() {
     let cases: &[(Change, &str)] = &[
         (|s| s.set("sessions.redis", "{ url = 'redis://127.0.0.1:6379/0' }"), "redis"),
         (|s| s.set("listen.authz", "'127.0.0.1:0'"), "authz"),
-        (|s| s.set("telemetry.otlp_endpoint", "'http://127.0.0.1:4317'"), "otlp_endpoint"),
     ];
     for (change, word) in cases {
         let prepared = Prepared::new(change);

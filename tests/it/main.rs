@@ -56,4 +56,5 @@ mod storm;
 mod streaming;
 mod throttle;
 mod tls;
+mod traces;
 mod upgrades;

@@ -2,6 +2,7 @@
 //!
 //! - [`TestGateway`] is the real binary with files and ports of its own;
 //! - [`TestUpstream`] keeps every byte it is sent and answers by path;
+//! - [`Collector`] keeps every span that is exported;
 //! - [`Engine`] stands in for a Webitel engine, holes included;
 //! - [`TestClient`] has every byte of an HTTP/1.1 connection in the test's hands, [`h2::H2Client`] speaks HTTP/2;
 //! - nothing sleeps for a fixed time to wait: what is awaited is polled for, with a bound (`wait`).
@@ -9,6 +10,7 @@
 pub mod answer;
 pub mod ask;
 pub mod client;
+pub mod collector;
 pub mod engine;
 pub mod gateway;
 pub mod h2;
@@ -26,6 +28,7 @@ pub mod wire;
 pub use answer::Answer;
 pub use ask::Ask;
 pub use client::TestClient;
+pub use collector::Collector;
 pub use engine::Engine;
 pub use gateway::{Prepared, TestGateway};
 pub use session::Session;
