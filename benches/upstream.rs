@@ -30,7 +30,7 @@ fn request_head(c: &mut Criterion) {
         headers.insert(name, HeaderValue::from_static(value));
     }
     let addr = ([192, 0, 2, 1], 9).into();
-    let peer = Peer { addr, listener: ListenerKind::Https, trusted: false };
+    let peer = Peer::new(addr, ListenerKind::Https, false);
     let (ids, mut writer) = (Ids::of(&headers, false), HeadWriter::new(&names));
     c.bench_function("request head", |b| b.iter(|| writer.write(&headers, &peer, &ids)));
 }

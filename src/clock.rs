@@ -70,6 +70,16 @@ impl Clock {
             ),
         }
     }
+
+    /// As [`Clock::now`], as finely as the system has it.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn precisely(&self) -> SystemTime {
+        match &self.set {
+            Some(set) => UNIX_EPOCH + Duration::from_millis(set.load(Ordering::Relaxed)),
+            None => SystemTime::now(),
+        }
+    }
 }
 
 /// The monotonic clock, for durations within this process.

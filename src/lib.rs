@@ -18,7 +18,7 @@
 //! | rank | module | what it is for |
 //! | --- | --- | --- |
 //! | 0 | `body clock deadline drain identity peer permission secret trust` | small types that everyone uses |
-//! | 1 | [`telemetry`] | what is written about a request: access log, audit log, operational log |
+//! | 1 | [`telemetry`] | what is written about a request: access log, audit log, operational log, traces |
 //! | 1 | [`engine`] | what an existing Webitel engine is asked over its own API |
 //! | 2 | [`server`] | bytes become requests; knows no policy |
 //! | 2 | [`session`] | the session map, its durable store, tokens |

@@ -2,7 +2,9 @@
 
 use http::HeaderMap;
 use ipnet::IpNet;
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 /// Which of the gateway's listeners a connection came in by (contract section 2, `[listen]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,24 @@ pub struct Peer {
     pub listener: ListenerKind,
     /// Whether its forwarded headers are believed (`listen.trusted_proxies`).
     pub trusted: bool,
+    /// Of TLS, until the connection's first request has taken it for its trace.
+    pub handshake: Cell<Option<Handshake>>,
+}
+
+/// A TLS handshake with a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Handshake {
+    pub began: Instant,
+    pub ended: Instant,
+    /// `1.2`, `1.3`.
+    pub version: &'static str,
+}
+
+impl Peer {
+    #[must_use]
+    pub fn new(addr: SocketAddr, listener: ListenerKind, trusted: bool) -> Self {
+        Self { addr, listener, trusted, handshake: Cell::new(None) }
+    }
 }
 
 /// The peers whose `X-Forwarded-*` are believed.
@@ -91,7 +111,7 @@ mod tests {
     fn client(peer: &str, forwarded: &[&'static str]) -> String {
         let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().unwrap()]);
         let addr: SocketAddr = peer.parse().unwrap();
-        let peer = Peer { addr, listener: ListenerKind::Http, trusted: trusted.trusts(addr.ip()) };
+        let peer = Peer::new(addr, ListenerKind::Http, trusted.trusts(addr.ip()));
         let mut headers = HeaderMap::new();
         for f in forwarded {
             headers.append("x-forwarded-for", HeaderValue::from_static(f));

@@ -14,6 +14,7 @@ use crate::server::counts::ServerCounts;
 use crate::session::engine_logout::EngineLogouts;
 use crate::session::map::Sessions;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::SpanCounts;
 
 pub struct Control {
     pub live: Arc<LiveCell>,
@@ -25,6 +26,7 @@ pub struct Control {
     pub engine_logouts: Arc<EngineLogouts>,
     /// Access lines lost so far.
     pub lines_dropped: Arc<AtomicU64>,
+    pub spans: SpanCounts,
     pub reloads: mpsc::Sender<ReloadRequest>,
     pub drain: Arc<Notify>,
 }

@@ -170,5 +170,9 @@ fn program(out: &mut Exposition, control: &Control) {
         .add(&[], control.live.generation());
     out.counter("postern_access_log_dropped_total", "Access lines lost to a slow reader.")
         .add(&[], control.lines_dropped());
+    out.counter("postern_spans_exported_total", "Spans of traces that the collector took.")
+        .add(&[], control.spans.exported());
+    out.counter("postern_spans_dropped_total", "Spans of traces lost to a collector that is slow or away.")
+        .add(&[], control.spans.dropped());
     out.gauge("postern_build_info", "Which version runs.").add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
 }

@@ -58,6 +58,8 @@ pub(super) fn assemble(
         admin,
         limits,
         log,
+        // They act from the start to the end of the program.
+        traces: _,
     } = settings;
     let context = UpstreamContext {
         names: access.names.clone(),

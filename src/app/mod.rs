@@ -35,7 +35,8 @@ use crate::session::store;
 use crate::telemetry::access_log::{AccessLog, LineBuffer, Writer};
 use crate::telemetry::exchange::Scribe;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{log, output};
+use crate::telemetry::traces::{Exporter, SpanBuffer, SpanCounts, TraceFault, Traces};
+use crate::telemetry::{TraceSettings, log, output};
 use crate::trust::TrustFault;
 use crate::upstream::UpstreamFault;
 
@@ -45,6 +46,9 @@ use watch::FileWatch;
 
 /// How often expired sessions are taken away.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the end waits for the collector of traces.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 
 /// Why the program could not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,8 @@ enum StartError {
     Engine(#[from] TrustFault),
     #[error("cors: {0}")]
     Cors(#[from] http::header::InvalidHeaderValue),
+    #[error(transparent)]
+    Traces(#[from] TraceFault),
 }
 
 /// Runs the gateway until SIGTERM, SIGINT or an operator's drain has been carried out. `source` is what a reload reads
@@ -111,6 +117,7 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
     };
     let engine_logouts = EngineLogouts::new(Arc::clone(&base.sessions), clock.clone());
     let engine_counts = Arc::clone(&base.engine_counts);
+    let (traces, exporter, spans) = start_traces(loaded.settings.traces.as_ref(), &clock)?;
     let Assembled { live, tls, domain_tokens, .. } = assemble(loaded, &base, None)?;
     listeners.live().tls.store(tls.map(Arc::new));
     base.sessions.domain_tokens().configure(&domain_tokens);
@@ -135,7 +142,11 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
     let workers = listeners.serve(move || {
         let lines = LineBuffer::new(Arc::clone(&lines));
         tokio::task::spawn_local(Rc::clone(&lines).flush_now_and_then());
-        let scribe = Scribe::new(shared.metrics.thread(), lines, shared.clock.clone());
+        let spans = traces.as_ref().map(|traces| SpanBuffer::new(Arc::clone(traces)));
+        if let Some(spans) = &spans {
+            tokio::task::spawn_local(Rc::clone(spans).flush_now_and_then());
+        }
+        let scribe = Scribe::recording(shared.metrics.thread(), lines, shared.clock.clone(), spans);
         Gateway::new(Arc::clone(&shared), scribe)
     })?;
     // Heard before anyone is told that it is ready: a signal that comes at once acts too.
@@ -150,6 +161,7 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
         engine: engine_counts,
         engine_logouts: Arc::clone(&engine_logouts),
         lines_dropped,
+        spans,
         reloads,
         drain: drain_asked,
     });
@@ -163,7 +175,21 @@ async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(
     orders.obey_until_the_end(&reloader).await;
     let limits = live.load().limits.clone();
     finish(&drain, &limits, writer, workers).await;
+    if let Some(exporter) = exporter {
+        // A panic is on standard error already.
+        let _: Result<(), _> = tokio::task::spawn_blocking(|| exporter.finish(LAST_TRACES)).await;
+    }
     Ok(())
+}
+
+type TracesStarted = (Option<Arc<Traces>>, Option<Exporter>, SpanCounts);
+
+fn start_traces(settings: Option<&TraceSettings>, clock: &Clock) -> Result<TracesStarted, TraceFault> {
+    let counts = SpanCounts::default();
+    let started =
+        settings.map(|settings| Traces::start(settings, clock.clone(), counts.clone())).transpose()?;
+    let (traces, exporter) = started.unzip();
+    Ok((traces, exporter, counts))
 }
 
 /// Serves until the program ends: health is told during the drain too. None: there is no admin listener.

@@ -12,7 +12,7 @@ use crate::config::{self, Loaded, NamedFile, Refused, Settings, Source};
 use crate::gateway::live::LiveCell;
 use crate::server::worker;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{LogFormat, audit, log};
+use crate::telemetry::{LogFormat, TraceSettings, audit, log};
 
 /// Who asked.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,7 @@ pub(super) struct Fixed {
     admin: Option<SocketAddr>,
     store: Option<PathBuf>,
     format: LogFormat,
+    traces: Option<TraceSettings>,
 }
 
 impl Fixed {
@@ -54,6 +55,7 @@ impl Fixed {
             admin: settings.admin.as_ref().map(|admin| admin.addr),
             store: settings.sessions.file.clone(),
             format: settings.log.format,
+            traces: settings.traces.clone(),
         }
     }
 
@@ -67,6 +69,7 @@ impl Fixed {
             ("listen.admin", self.admin == other.admin),
             ("sessions.file", self.store == other.store),
             ("log.format", self.format == other.format),
+            ("telemetry", self.traces == other.traces),
         ]
         .into_iter()
         .filter_map(|(key, same)| (!same).then_some(key))

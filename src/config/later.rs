@@ -58,10 +58,3 @@ fn nodes(table: &mut Table, name: &str, f: &mut Findings) {
     table.refuse_empty(name, "name at least one \"host:port\"", f);
     table.parsed_list(name, f, values::node);
 }
-
-/// `[telemetry]`
-pub(super) fn telemetry(mut table: Table, f: &mut Findings) {
-    table.not_yet("otlp_endpoint", f);
-    table.parsed("otlp_endpoint", f, values::http_url);
-    table.finish(f);
-}

@@ -7,7 +7,7 @@ use super::listen::{self, Listen};
 use super::table::Table;
 use super::tree::Origin;
 use super::{DirectorySettings, Settings, Source};
-use super::{front, include, later, login, roles, routes, shown, tls, upstreams, users};
+use super::{front, include, login, roles, routes, shown, telemetry, tls, upstreams, users};
 use crate::access::AccessSettings;
 use crate::server::tls::TlsSettings;
 use crate::session::token::DomainToken;
@@ -34,9 +34,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde
     let limits = front::limits(root.table("limits", f), f);
     let log = front::log(root.table("log", f), f);
     let authz = front::authz(root.table("authz", f), f);
-    if let Some(table) = root.table("telemetry", f) {
-        later::telemetry(table, f);
-    }
+    let traces = root.table("telemetry", f).and_then(|table| telemetry::telemetry(table, f));
     let access = AccessSettings { own_below, ..access };
     finish(root, f);
     let (listen, token) = (listen?.settings, token?);
@@ -55,6 +53,7 @@ pub(super) fn load(source: &Source, f: &mut Findings) -> Option<(Settings, serde
         admin,
         limits,
         log,
+        traces,
     };
     Some((settings, shown))
 }

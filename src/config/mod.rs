@@ -20,6 +20,7 @@ mod roles;
 mod routes;
 mod shown;
 mod table;
+mod telemetry;
 mod tls;
 mod tree;
 mod upstreams;
@@ -45,7 +46,7 @@ use crate::server::tls::TlsSettings;
 use crate::server::{Limits, ListenSettings};
 use crate::session::SessionSettings;
 use crate::session::token::{DomainToken, TokenSettings};
-use crate::telemetry::LogSettings;
+use crate::telemetry::{LogSettings, TraceSettings};
 use crate::upstream::UpstreamSettings;
 
 use findings::Findings;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub admin: Option<AdminSettings>,
     pub limits: Limits,
     pub log: LogSettings,
+    /// `[telemetry]`
+    pub traces: Option<TraceSettings>,
 }
 
 /// `[directory]`

@@ -121,10 +121,10 @@ impl Gateway {
     }
 
     fn begin(&self, live: &Live, request: &Request<Incoming>, peer: &Peer) -> Rc<Exchange> {
-        let ids = Ids::of(request.headers(), peer.trusted);
+        let place = self.scribe.place(request.headers(), request.version(), peer);
         let client = live.trusted.client(peer, request.headers());
         let method = request.method().clone();
-        let exchange = Exchange::begin(ids, client, method, &self.scribe, live.access_log);
+        let exchange = Exchange::begin_recorded(place, client, method, &self.scribe, live.access_log);
         exchange.note(|facts| {
             facts.target = request.uri().path_and_query().cloned();
             facts.query = logged_query(live, request.uri());
@@ -226,7 +226,7 @@ impl Gateway {
             return Err(Rejection::BadRequest("An upgrade to a WebSocket has no body"));
         }
         let _: Result<(), _> = exchange.route.set(permit.route().label.clone());
-        exchange.decision.set(Some(Decision::Allow));
+        exchange.decide(Decision::Allow);
         let door = Door {
             shared: Arc::clone(&self.shared),
             thread: Rc::clone(thread),
@@ -250,8 +250,7 @@ impl Gateway {
         match access.decide(question, self.shared.clock.now()).await {
             Ok(permit) => {
                 note_permit(exchange, &permit);
-                refuse_denied_upgrade(&permit, headers)
-                    .inspect_err(|_| exchange.decision.set(Some(Decision::Deny)))?;
+                refuse_denied_upgrade(&permit, headers).inspect_err(|_| exchange.decide(Decision::Deny))?;
                 Ok(permit)
             }
             Err(denied) => {
@@ -367,14 +366,14 @@ fn refuse(rejection: Rejection, exchange: &Exchange) -> Response<AnswerBody> {
 fn note_refusal(rejection: &Rejection, exchange: &Exchange) {
     tracing::debug!(request_id = ?exchange.ids.request(), %rejection, "refused");
     if let Rejection::Denied(_) | Rejection::Body(BodyRefusal::Fault(_)) = rejection {
-        exchange.decision.set(Some(Decision::Deny));
+        exchange.decide(Decision::Deny);
     }
     exchange.reason.set(Some(rejection.reason()));
 }
 
 fn note_permit(exchange: &Exchange, permit: &Permit) {
     let _: Result<(), _> = exchange.route.set(permit.route().label.clone());
-    exchange.decision.set(Some(Decision::Allow));
+    exchange.decide(Decision::Allow);
     exchange.note(|facts| {
         facts.resource = permit.route().resource().map(str::to_owned);
         facts.permission = permit.asked().map(|asked| asked.as_str());
@@ -387,7 +386,7 @@ fn note_denial(exchange: &Exchange, denied: &Denied) {
     if let Some(route) = &denied.route {
         let _: Result<(), _> = exchange.route.set(route.label.clone());
     }
-    exchange.decision.set(Some(Decision::Deny));
+    exchange.decide(Decision::Deny);
     exchange.note(|facts| {
         facts.resource = denied.route.as_ref().and_then(|route| route.resource()).map(str::to_owned);
         facts.permission = denied.asked.map(|asked| asked.as_str());

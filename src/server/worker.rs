@@ -24,8 +24,9 @@ use super::draining::Draining;
 use super::listener::{Bound, accept, accept_waiting};
 use super::patience::GRACE;
 use super::{Handler, Limits, ListenSettings};
+use crate::clock::monotonic;
 use crate::drain::{Drain, DrainGuard};
-use crate::peer::{ListenerKind, Peer, TrustedProxies};
+use crate::peer::{self, ListenerKind, Peer, TrustedProxies};
 
 /// How long a worker that panicked stays away.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -239,7 +240,7 @@ impl<H: Handler> Doorkeeper<H> {
         let trusted = self.live.trusted_proxies.load().trusts(addr.ip());
         let setting = Setting {
             handler: self.handler.clone(),
-            peer: Rc::new(Peer { addr, listener: self.kind, trusted }),
+            peer: Rc::new(Peer::new(addr, self.kind, trusted)),
             limits,
             draining: self.draining.clone(),
             admission,
@@ -272,6 +273,7 @@ async fn serve_tls<H: Handler>(
         std::future::poll_fn(|cx| drain.poll_started(cx)).await;
         tokio::time::sleep(GRACE).await;
     };
+    let began = monotonic();
     let handshake = tokio::time::timeout(setting.limits.handshake_timeout, acceptor.accept(stream));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
@@ -288,7 +290,10 @@ async fn serve_tls<H: Handler>(
             return tracing::debug!("a handshake took too long");
         }
     };
-    counts.handshake(Handshake::of(stream.get_ref().1.protocol_version()));
+    let how = Handshake::of(stream.get_ref().1.protocol_version());
+    counts.handshake(how);
+    let shaken = peer::Handshake { began, ended: monotonic(), version: how.words().0 };
+    setting.peer.handshake.set(Some(shaken));
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if http2 { serve_http2(stream, setting).await } else { serve_http1(stream, setting).await }
 }

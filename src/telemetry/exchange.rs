@@ -1,7 +1,7 @@
 //! What is known of one request, collected on its way and written when its answer has ended.
 
-use http::Method;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Version};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -13,8 +13,12 @@ use super::ids::Ids;
 use super::json::Line;
 use super::label::Label;
 use super::metrics::{Ended, NO_ROUTE, ThreadMetrics};
+use super::spans;
+use super::trace::{Told, Trace, recorded};
+use super::traces::SpanBuffer;
 use crate::clock::{Clock, monotonic};
 use crate::identity::{RoleName, UserName};
+use crate::peer::Peer;
 
 /// What a thread has for the telemetry of its requests.
 pub struct Scribe {
@@ -22,12 +26,34 @@ pub struct Scribe {
     pub lines: Rc<LineBuffer>,
     pub clock: Clock,
     no_route: Label,
+    /// None: nothing is recorded.
+    spans: Option<Rc<SpanBuffer>>,
 }
 
 impl Scribe {
     #[must_use]
     pub fn new(metrics: Arc<ThreadMetrics>, lines: Rc<LineBuffer>, clock: Clock) -> Rc<Self> {
-        Rc::new(Self { metrics, lines, clock, no_route: Label::of(NO_ROUTE) })
+        Self::recording(metrics, lines, clock, None)
+    }
+
+    /// As [`Scribe::new`]; traces go to `spans`.
+    #[must_use]
+    pub fn recording(
+        metrics: Arc<ThreadMetrics>,
+        lines: Rc<LineBuffer>,
+        clock: Clock,
+        spans: Option<Rc<SpanBuffer>>,
+    ) -> Rc<Self> {
+        Rc::new(Self { metrics, lines, clock, no_route: Label::of(NO_ROUTE), spans })
+    }
+
+    /// The ids of a request, and its trace where it is to be recorded.
+    #[must_use]
+    pub fn place(&self, headers: &HeaderMap, version: Version, peer: &Peer) -> (Ids, Option<Rc<Trace>>) {
+        match &self.spans {
+            None => (Ids::of(headers, peer.trusted), None),
+            Some(spans) => Trace::begin(headers, version, peer, spans),
+        }
     }
 }
 
@@ -56,7 +82,10 @@ pub struct Exchange {
     /// From the end of the request to the head of the server's answer.
     latency: Cell<Option<Duration>>,
     answered: Cell<bool>,
+    logged: bool,
     facts: Option<RefCell<Facts>>,
+    /// None: this request is not recorded.
+    trace: Option<Rc<Trace>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +105,7 @@ impl Decision {
     }
 }
 
-/// What only the access log wants to know.
+/// What only the access log and traces want to know.
 #[derive(Clone, Default)]
 pub struct Facts {
     /// As it was sent.
@@ -90,9 +119,21 @@ pub struct Facts {
 }
 
 impl Exchange {
-    /// Begins now. Without an access line no facts are kept.
+    /// Begins now, not to be recorded. Without an access line no facts are kept.
     #[must_use]
     pub fn begin(ids: Ids, client: IpAddr, method: Method, scribe: &Rc<Scribe>, logged: bool) -> Rc<Self> {
+        Self::begin_recorded((ids, None), client, method, scribe, logged)
+    }
+
+    /// As [`Exchange::begin`], with what [`Scribe::place`] says.
+    #[must_use]
+    pub fn begin_recorded(
+        (ids, trace): (Ids, Option<Rc<Trace>>),
+        client: IpAddr,
+        method: Method,
+        scribe: &Rc<Scribe>,
+        logged: bool,
+    ) -> Rc<Self> {
         Rc::new(Self {
             ids,
             client,
@@ -108,11 +149,34 @@ impl Exchange {
             server: RefCell::new(None),
             latency: Cell::new(None),
             answered: Cell::new(false),
-            facts: logged.then(RefCell::default),
+            logged,
+            facts: (logged || trace.is_some()).then(RefCell::default),
+            trace,
         })
     }
 
-    /// Adds to what the access log wants to know; `add` is not called when there is no log.
+    /// It is decided whether the request may.
+    pub fn decide(&self, decision: Decision) {
+        self.decision.set(Some(decision));
+        if let Some(trace) = &self.trace {
+            trace.decided();
+        }
+    }
+
+    /// An upstream is to be asked from here on.
+    pub fn dispatched(&self) {
+        if let Some(trace) = &self.trace {
+            trace.asked();
+        }
+    }
+
+    /// To be held by what goes on after the answer: the request's span ends when it does.
+    #[must_use]
+    pub fn trace(&self) -> Option<Rc<Trace>> {
+        self.trace.clone()
+    }
+
+    /// Adds to what the access log and traces want to know; `add` is not called when there is neither.
     pub fn note(&self, add: impl FnOnce(&mut Facts)) {
         if let Some(facts) = &self.facts {
             add(&mut facts.borrow_mut());
@@ -132,12 +196,18 @@ impl Exchange {
         self.server.replace(Some(server.clone()));
         self.latency.set(latency);
         self.answered.set(true);
+        if let Some(trace) = &self.trace {
+            trace.answered();
+        }
     }
 
     /// A server was asked and did not answer.
     pub fn server_failed(&self, server: &Label, result: &'static str) {
         self.scribe.metrics.upstream_failed(server, result);
         self.server.replace(Some(server.clone()));
+        if let Some(trace) = &self.trace {
+            trace.failed(result);
+        }
     }
 
     fn count(&self, took: Duration) {
@@ -190,12 +260,34 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    fn told(&self, facts: Option<&Facts>) -> Told {
+        let path = facts.and_then(|facts| facts.target.as_ref()).map_or("", PathAndQuery::path);
+        Told {
+            started: self.started,
+            client: self.client,
+            method: spans::method(&self.method),
+            path: recorded(path),
+            route: self.route.get().cloned(),
+            status: self.status.get(),
+            decision: self.decision.get(),
+            reason: self.reason.get(),
+            role: facts.and_then(|facts| facts.role.clone()),
+            server: self.server.take(),
+        }
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         let took = monotonic().saturating_duration_since(self.started);
         self.count(took);
-        if let Some(facts) = self.facts.take() {
+        let facts = self.facts.take();
+        if let Some(facts) = facts.as_ref().filter(|_| self.logged) {
             self.scribe.lines.add(|out| self.write(&facts.borrow(), took, out));
+        }
+        if let Some(trace) = &self.trace {
+            trace.tell(self.told(facts.map(RefCell::into_inner).as_ref()));
         }
     }
 }

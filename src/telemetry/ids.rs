@@ -3,11 +3,32 @@
 use http::{HeaderMap, HeaderValue};
 use std::cell::Cell;
 
+use super::SampleRatio;
+
 /// A request's name in logs and errors, and its place in a trace.
 #[derive(Clone, Debug)]
 pub struct Ids {
     request: HeaderValue,
     traceparent: HeaderValue,
+}
+
+/// Where a request that is recorded stands in its trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TracePlace {
+    pub trace: u128,
+    /// The caller's span, which came with the request; none: the trace begins here.
+    pub parent: Option<u64>,
+    /// The request's own span.
+    pub server: u64,
+    /// The span of what is asked of an upstream: the parent of what the upstream records.
+    pub upstream: u64,
+}
+
+/// A `traceparent` that came with a request.
+struct Given<'h> {
+    trace: &'h str,
+    parent: &'h str,
+    flags: &'h str,
 }
 
 /// The longest request id that is kept from a trusted proxy.
@@ -22,13 +43,40 @@ impl Ids {
         let request = kept.cloned().unwrap_or_else(|| hex_value(&[random(), random()], |hex| hex));
         let given = headers.get("traceparent").and_then(|v| trace_of(v.as_bytes()));
         let traceparent = match given {
-            Some((trace, flags)) => hex_value(&[random()], |parent| format!("00-{trace}-{parent}-{flags}")),
+            Some(Given { trace, flags, .. }) => {
+                hex_value(&[random()], |parent| format!("00-{trace}-{parent}-{flags}"))
+            }
             None => hex_value(&[random(), random(), random()], |hex| {
                 let (trace, parent) = hex.split_at(32);
                 format!("00-{trace}-{parent}-00")
             }),
         };
         Self { request, traceparent }
+    }
+
+    /// As [`Ids::of`], and the request's place in its trace when it is to be recorded. Whoever sent a trace has decided
+    /// that already, by its sampled flag (W3C Trace Context section 3.2.2.5); for one that begins here `ratio` does, and
+    /// the flag passes it on.
+    #[must_use]
+    pub fn traced(headers: &HeaderMap, trusted: bool, ratio: SampleRatio) -> (Self, Option<TracePlace>) {
+        let mut ids = Self::of(headers, trusted);
+        let given = headers.get("traceparent").and_then(|v| trace_of(v.as_bytes()));
+        let made = ids.traceparent.to_str().unwrap_or_default();
+        let numbers = trace_of(made.as_bytes()).and_then(|made| {
+            let trace = u128::from_str_radix(made.trace, 16).ok()?;
+            Some((trace, u64::from_str_radix(made.parent, 16).ok()?))
+        });
+        let Some((trace, upstream)) = numbers else { return (ids, None) };
+        let sampled = given.as_ref().map_or_else(|| ratio.admits(trace), Given::is_sampled);
+        if !sampled {
+            return (ids, None);
+        }
+        let parent = given.and_then(|given| u64::from_str_radix(given.parent, 16).ok());
+        if parent.is_none() {
+            let flagged = format!("00-{trace:032x}-{upstream:016x}-01");
+            ids.traceparent = HeaderValue::try_from(flagged).unwrap_or(ids.traceparent);
+        }
+        (ids, Some(TracePlace { trace, parent, server: span_id(), upstream }))
     }
 
     #[must_use]
@@ -56,8 +104,14 @@ fn is_request_id(id: &[u8]) -> bool {
         && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b))
 }
 
-/// The trace id and flags of a `traceparent` of version 00 (W3C Trace Context section 3.2).
-fn trace_of(value: &[u8]) -> Option<(&str, &str)> {
+impl Given<'_> {
+    fn is_sampled(&self) -> bool {
+        u8::from_str_radix(self.flags, 16).is_ok_and(|flags| flags & 1 == 1)
+    }
+}
+
+/// A `traceparent` of version 00 (W3C Trace Context section 3.2).
+fn trace_of(value: &[u8]) -> Option<Given<'_>> {
     let value = std::str::from_utf8(value).ok()?;
     let mut parts = value.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -70,7 +124,13 @@ fn trace_of(value: &[u8]) -> Option<(&str, &str)> {
         && hex(flags, 2)
         && !zero(trace)
         && !zero(parent);
-    good.then_some((trace, flags))
+    good.then_some(Given { trace, parent, flags })
+}
+
+/// For a span that nobody was told of yet.
+pub(super) fn span_id() -> u64 {
+    // Zero is no id (W3C Trace Context section 3.2.2.4).
+    random().max(1)
 }
 
 fn hex_value(words: &[u64], write: impl FnOnce(String) -> String) -> HeaderValue {
@@ -134,6 +194,49 @@ mod tests {
         assert!(out.ends_with("-01") && !out.contains("00f067aa0ba902b7"), "{out}");
         for bad in ["00-0-0-0", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x"] {
             assert_ne!(ids("traceparent", bad, false).trace(), trace);
+        }
+    }
+
+    #[test]
+    fn who_began_a_trace_has_decided_whether_it_is_recorded() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for (flags, sampled) in [("01", true), ("03", true), ("00", false), ("02", false)] {
+            let mut headers = HeaderMap::new();
+            let given = format!("00-{trace}-00f067aa0ba902b7-{flags}");
+            headers.insert("traceparent", HeaderValue::from_str(&given).unwrap());
+            for ratio in [SampleRatio::ALL, SampleRatio::of(0.0).unwrap()] {
+                let (ids, place) = Ids::traced(&headers, false, ratio);
+                assert_eq!(place.is_some(), sampled, "{flags}");
+                let out = ids.traceparent().to_str().unwrap();
+                assert!(out.starts_with(&format!("00-{trace}-")) && out.ends_with(flags), "{out}");
+                let Some(place) = place else { continue };
+                assert_eq!(
+                    (place.trace, place.parent),
+                    (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, Some(0x00f0_67aa_0ba9_02b7))
+                );
+                assert_eq!(out.get(36..52).unwrap(), format!("{:016x}", place.upstream));
+                assert_ne!(place.server, place.upstream);
+            }
+        }
+    }
+
+    #[test]
+    fn a_trace_that_begins_here_is_recorded_as_often_as_is_wished_and_says_so() {
+        let headers = HeaderMap::new();
+        for (ratio, least, most) in [(0.0, 0, 0), (1.0, 2000, 2000), (0.25, 350, 650)] {
+            let ratio = SampleRatio::of(ratio).unwrap();
+            let mut recorded = 0;
+            for _ in 0..2000 {
+                let (ids, place) = Ids::traced(&headers, false, ratio);
+                let out = ids.traceparent().to_str().unwrap();
+                assert_eq!(out.ends_with("-01"), place.is_some(), "{out}");
+                if let Some(place) = place {
+                    assert_eq!(out, format!("00-{:032x}-{:016x}-01", place.trace, place.upstream));
+                    assert_eq!((place.parent, ids.trace()), (None, &*format!("{:032x}", place.trace)));
+                    recorded += 1;
+                }
+            }
+            assert!((least..=most).contains(&recorded), "{recorded} of 2000");
         }
     }
 

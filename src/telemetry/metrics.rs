@@ -192,7 +192,7 @@ fn slot<'s, C: Default>(slots: &'s mut Vec<Option<Box<(Label, C)>>>, label: &Lab
 }
 
 /// Methods that are no standard ones share a word: a client can make up any number of them.
-fn method_word(method: &Method) -> &'static str {
+pub(super) fn method_word(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -349,7 +349,8 @@ where
     let Running { conn, upload, watch, load, .. } = running;
     let conn = conn.filter(|_| upload.is_complete());
     let conn = conn.ok_or(ForwardError::Broken("101 before the end of the request"))?;
-    let held = Held { watch, guard: ask.context.drain.guard(), load };
+    let trace = ask.exchange.and_then(|exchange| exchange.trace());
+    let held = Held { watch, guard: ask.context.drain.guard(), load, trace };
     let judge = ask.judge.and_then(RefCell::take);
     if judge.is_some() || headers::is_websocket(ask.onward.headers) {
         websocket::spawn(client, conn, held, judge);

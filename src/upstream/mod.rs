@@ -332,6 +332,7 @@ impl Upstreams {
             exchange: Some(exchange),
             judge,
         };
+        exchange.dispatched();
         group.send(&ask, body, client).await
     }
 }

@@ -3,12 +3,14 @@
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::io;
+use std::rc::Rc;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 
 use super::conn::Connection;
 use super::pool::Load;
 use super::watch::Watch;
 use crate::drain::DrainGuard;
+use crate::telemetry::trace::Trace;
 
 /// What an open tunnel holds.
 pub(super) struct Held {
@@ -16,6 +18,8 @@ pub(super) struct Held {
     /// The program does not end before the tunnel does.
     pub(super) guard: DrainGuard,
     pub(super) load: Load,
+    /// The request's span ends with the tunnel.
+    pub(super) trace: Option<Rc<Trace>>,
 }
 
 /// Copies both ways once the client's side is handed over by hyper; ends with either side or with the session. A side
@@ -28,7 +32,7 @@ pub(super) fn spawn(client: OnUpgrade, server: Connection, mut held: Held) {
             // Either side's end is the tunnel's end; there is no one to tell.
             _ = copy(client, server) => {}
         }
-        drop((held.load, held.guard));
+        drop((held.trace, held.load, held.guard));
     });
 }
 

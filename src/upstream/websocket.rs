@@ -80,10 +80,10 @@ enum End {
 /// Copies both ways until either side, or the session, ends.
 pub(super) fn spawn(client: OnUpgrade, server: Connection, held: Held, judge: Option<Judge>) {
     tokio::task::spawn_local(async move {
-        let Held { watch, guard, load } = held;
+        let Held { watch, guard, load, trace } = held;
         // Either side's failure is the socket's end; there is no one to tell.
         let _: io::Result<()> = run(client, server, watch, judge).await;
-        drop((load, guard));
+        drop((trace, load, guard));
     });
 }
 

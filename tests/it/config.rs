@@ -195,7 +195,6 @@ fn what_comes_later_is_known_to_check_and_refused_by_run() {
     type Change = fn(&mut Settings);
     let cases: &[(Change, &str)] = &[
         (|s| s.set("sessions.redis", "{ url = 'redis://127.0.0.1:6379/0' }"), "redis"),
-        (|s| s.set("telemetry.otlp_endpoint", "'http://127.0.0.1:4317'"), "otlp_endpoint"),
     ];
     for (change, word) in cases {
         let prepared = Prepared::new(change);

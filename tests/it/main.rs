@@ -59,4 +59,5 @@ mod storm;
 mod streaming;
 mod throttle;
 mod tls;
+mod traces;
 mod upgrades;

@@ -242,13 +242,11 @@ revalidate = "60s"
 rights = "roles"
 negative_ttl = "10s"
 max_lookups_per_second = 50
-[telemetry]
-otlp_endpoint = "http://127.0.0.1:4317"
 "#,
         );
     let noted = scene.told(&scene.good().unsupported);
     let keys: Vec<_> = noted.iter().map(|fault| fault.split(": ").nth(1).unwrap()).collect();
-    let expected = ["listen.proxy_protocol", "sessions.redis", "telemetry.otlp_endpoint"];
+    let expected = ["listen.proxy_protocol", "sessions.redis"];
     assert_eq!(keys, expected, "{noted:#?}");
 }
 
@@ -284,6 +282,20 @@ fn faults_of_later_versions_sections() {
         ),
         ("[authz]\nconvention = \"traefik\"", "postern.toml:20: authz.convention: \"traefik\" is unknown"),
         ("[cors]\norigins = [\"*\"]", "postern.toml:20: cors.origins: is an unknown key"),
+        (
+            "[telemetry]\notlp_endpoint = \"grpc://x:4317\"",
+            "postern.toml:20: telemetry.otlp_endpoint: \"grpc://x:4317\" is no URL",
+        ),
+        (
+            "[telemetry]\notlp_endpoint = \"http://x:4317/v1/traces\"",
+            "postern.toml:20: telemetry.otlp_endpoint: \"http://x:4317/v1/traces\" has a path",
+        ),
+        (
+            "[telemetry]\notlp_endpoint = \"http://x\"\nsample_ratio = 1.5",
+            "postern.toml:21: telemetry.sample_ratio: must be a number from 0.0",
+        ),
+        ("[telemetry]\nsample_ratio = 0.5", "postern.toml:20: telemetry.sample_ratio: is of no use"),
+        ("[telemetry]\nendpoint = \"http://x\"", "postern.toml:20: telemetry.endpoint: is an unknown key"),
         ("[admin]\ntoken_file = \"no.token\"", "postern.toml:20: admin.token_file: no.token cannot be read"),
         (
             "[domain_tokens.a]\ndomain = \"d\"\nrole = \"low\"\nexpires = 2035-01-01",
@@ -295,5 +307,20 @@ fn faults_of_later_versions_sections() {
         ),
     ] {
         Scene::new().add("postern.toml", &format!("{section}\n")).fails(beginning);
+    }
+}
+
+#[test]
+fn traces_have_a_collector_and_a_ratio() {
+    let traces = |lines: &str| Scene::new().add("postern.toml", lines).good().settings.traces;
+    assert_eq!(traces(""), None);
+    for (lines, endpoint, ratio) in [
+        ("[telemetry]\notlp_endpoint = \"http://127.0.0.1:4317\"\n", "http://127.0.0.1:4317", 1.0),
+        ("[telemetry]\notlp_endpoint = \"https://[::1]\"\nsample_ratio = 0.25\n", "https://[::1]:443", 0.25),
+        ("[telemetry]\notlp_endpoint = \"http://otel:4317/\"\nsample_ratio = 0\n", "http://otel:4317", 0.0),
+    ] {
+        let traces = traces(lines).unwrap();
+        assert_eq!(traces.endpoint, endpoint);
+        assert_eq!(Some(traces.sample_ratio), crate::telemetry::SampleRatio::of(ratio), "{lines}");
     }
 }

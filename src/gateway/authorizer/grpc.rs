@@ -2,7 +2,7 @@
 //! worker's own thread like everything else: tonic reads and writes the messages, hyper the HTTP/2.
 
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +19,6 @@ use crate::gateway::answer::AnswerBody;
 use crate::gateway::rejection::Rejection;
 use crate::peer::Peer;
 use crate::telemetry::exchange::Exchange;
-use crate::telemetry::ids::Ids;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -54,7 +53,10 @@ impl Gateway {
         };
         let asked = Asked { method: &check.method, target: &check.target, headers: &check.headers };
         let client = check.client.unwrap_or_else(|| peer.addr.ip().to_canonical());
-        let exchange = self.begin_asked(&thread.live, Ids::of(asked.headers, true), client, &asked);
+        // Who may ask is believed about the client's request.
+        let asking = Peer::new(peer.addr, peer.listener, true);
+        let place = self.scribe.place(asked.headers, Version::HTTP_2, &asking);
+        let exchange = self.begin_asked(&thread.live, place, client, &asked);
         let place = self.shared.in_flight.enter(thread.live.limits.max_requests);
         let verdict = match (fault, &place) {
             (_, None) => Err(Rejection::Overloaded),

@@ -39,9 +39,9 @@ impl Gateway {
             false => Cow::Borrowed(request.headers()),
         };
         let asked = Asked { method, target, headers: &headers };
-        let ids = Ids::of(asked.headers, peer.trusted);
+        let place = self.scribe.place(asked.headers, request.version(), peer);
         let client = thread.live.trusted.client(peer, asked.headers);
-        let exchange = self.begin_asked(&thread.live, ids, client, &asked);
+        let exchange = self.begin_asked(&thread.live, place, client, &asked);
 
         let place = self.shared.in_flight.enter(thread.live.limits.max_requests);
         let verdict = match (original.as_ref(), &place) {

@@ -25,6 +25,10 @@ use crate::body::Full;
 use crate::peer::Peer;
 use crate::telemetry::exchange::{Decision, Exchange};
 use crate::telemetry::ids::Ids;
+use crate::telemetry::trace::Trace;
+
+/// A question's ids, and its trace where it is recorded.
+type Place = (Ids, Option<Rc<Trace>>);
 
 /// A question, whoever asked it.
 struct Asked<'r> {
@@ -44,8 +48,9 @@ enum Granted {
 
 impl Gateway {
     /// Begins the telemetry of one question.
-    fn begin_asked(&self, live: &Live, ids: Ids, client: IpAddr, asked: &Asked<'_>) -> Rc<Exchange> {
-        let exchange = Exchange::begin(ids, client, asked.method.clone(), &self.scribe, live.access_log);
+    fn begin_asked(&self, live: &Live, place: Place, client: IpAddr, asked: &Asked<'_>) -> Rc<Exchange> {
+        let method = asked.method.clone();
+        let exchange = Exchange::begin_recorded(place, client, method, &self.scribe, live.access_log);
         exchange.note(|facts| {
             facts.target = asked.target.path_and_query().cloned();
             facts.query = logged_query(live, asked.target);
@@ -68,7 +73,7 @@ impl Gateway {
                 OwnPath::Logout => &self.own.logout,
             };
             let _: Result<(), _> = exchange.route.set(label.clone());
-            exchange.decision.set(Some(Decision::Allow));
+            exchange.decide(Decision::Allow);
             return Ok(Granted::OwnPath);
         }
         let question = AccessRequest {
@@ -89,7 +94,7 @@ impl Gateway {
 
 /// Every refusal here is a denial: nobody else decides behind it.
 fn refuse(rejection: Rejection, exchange: &Exchange) -> Response<Full> {
-    exchange.decision.set(Some(Decision::Deny));
+    exchange.decide(Decision::Deny);
     note_refusal(&rejection, exchange);
     rejection.into_verdict(&exchange.ids)
 }

@@ -33,7 +33,7 @@ fn map(fields: &[(&str, &str)]) -> HeaderMap {
 
 fn sent_by(fields: &[(&str, &str)], trusted: bool, credentials: CredentialsOut<'_>) -> Vec<String> {
     let headers = map(fields);
-    let peer = Peer { addr: "192.0.2.1:9".parse().unwrap(), listener: ListenerKind::Https, trusted };
+    let peer = Peer::new("192.0.2.1:9".parse().unwrap(), ListenerKind::Https, trusted);
     let (user, role) = (UserName::new("100@дом.com"), RoleName::new("admin"));
     let onward = Onward {
         headers: &headers,

@@ -200,7 +200,7 @@ impl Client {
         B: Body<Data = Bytes> + Unpin + 'static,
     {
         let listener = ListenerKind::Http;
-        let peer = Peer { addr: "192.0.2.9:1".parse().unwrap(), listener, trusted: false };
+        let peer = Peer::new("192.0.2.9:1".parse().unwrap(), listener, false);
         let onward = Onward {
             headers,
             host: b"api.test",

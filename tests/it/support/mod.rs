@@ -2,6 +2,7 @@
 //!
 //! - [`TestGateway`] is the real binary with files and ports of its own;
 //! - [`TestUpstream`] keeps every byte it is sent and answers by path;
+//! - [`Collector`] keeps every span that is exported;
 //! - [`Engine`] stands in for a Webitel engine, holes included;
 //! - [`TestClient`] has every byte of an HTTP/1.1 connection in the test's hands, [`h2::H2Client`] speaks HTTP/2;
 //! - [`Peer`] is another server of the trade, the real program;
@@ -10,6 +11,7 @@
 pub mod answer;
 pub mod ask;
 pub mod client;
+pub mod collector;
 pub mod engine;
 pub mod gateway;
 pub mod h2;
@@ -28,6 +30,7 @@ pub mod wire;
 pub use answer::Answer;
 pub use ask::Ask;
 pub use client::TestClient;
+pub use collector::Collector;
 pub use engine::Engine;
 pub use gateway::{Prepared, TestGateway};
 pub use peer::Peer;
