@@ -211,6 +211,7 @@ def references(path):
     volumes_of(docs, faults)
     services_of(docs, faults)
     backends_of(docs, faults)
+    restricted(docs, faults)
     for doc in of_kind(docs, "PodDisruptionBudget", "NetworkPolicy"):
         spec = doc["spec"]
         selector = (spec.get("selector") or spec.get("podSelector"))["matchLabels"]
@@ -232,6 +233,27 @@ def references(path):
     if len(spaces) > 1:
         faults.append(f"documents of several namespaces: {spaces}")
     faults.end(f"{len(docs)} documents")
+
+
+def restricted(docs, faults):
+    """As the Pod Security Standard of that name asks; the linter is content with less."""
+    for doc, template in pods(docs):
+        spec = template["spec"]
+        pod = spec.get("securityContext", {})
+        wanted = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+        for key, value in wanted.items():
+            if pod.get(key) != value:
+                faults.append(f"{label(doc)}: securityContext.{key} is {pod.get(key)}, not {value}")
+        if spec.get("automountServiceAccountToken") is not False or spec.get("enableServiceLinks") is not False:
+            faults.append(f"{label(doc)}: automountServiceAccountToken and enableServiceLinks are not both false")
+        for container in containers(template):
+            own = container.get("securityContext", {})
+            wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            if own != wanted:
+                faults.append(f"{label(doc)}: container {container['name']}: securityContext is {own}, not {wanted}")
+            resources = container.get("resources", {})
+            if not {"cpu", "memory"} <= resources.get("requests", {}).keys() or "memory" not in resources.get("limits", {}):
+                faults.append(f"{label(doc)}: container {container['name']}: resources lack a request or the limit of memory")
 
 
 def volumes_of(docs, faults):
