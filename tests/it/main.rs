@@ -52,6 +52,7 @@ mod second_factor;
 mod secrets;
 mod signals;
 mod smuggling;
+mod socket_activation;
 mod storm;
 mod streaming;
 mod throttle;
