@@ -188,7 +188,9 @@ mod tests {
             let bound = Bound::inheriting((ListenerKind::Http, addr), sockets, threads).unwrap();
             assert_eq!(bound.sockets.len(), handed_over.max(threads.get()));
             let mut found: Vec<_> = bound.sockets.iter().map(|s| s.local_addr().unwrap()).collect();
-            (wanted.sort(), found.sort(), found.dedup());
+            wanted.sort();
+            found.sort();
+            found.dedup();
             assert_eq!(found, wanted);
             assert!(bound.inherited && SockRef::from(&bound.sockets[0]).tcp_nodelay().unwrap());
         }
