@@ -23,7 +23,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -67,14 +67,19 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds and serves `calls` behind the frame.
+    /// Binds, unless sockets were handed over, and serves `calls` behind the frame.
     ///
     /// # Errors
     /// The address that cannot be bound, and why.
-    pub fn start(addr: SocketAddr, gate: LiveGate, calls: Router) -> io::Result<Self> {
+    pub fn start(
+        addr: SocketAddr,
+        handed_over: Vec<TcpListener>,
+        gate: LiveGate,
+        calls: Router,
+    ) -> io::Result<Self> {
         let router = frame::around(calls, gate);
         let drain = Drain::new();
-        let listeners = Listeners::single(addr, limits(), drain.clone())?;
+        let listeners = Listeners::single(addr, handed_over, limits(), drain.clone())?;
         let addr = listeners.addresses().first().map(|(_, addr)| *addr);
         let workers = listeners.serve(move || Calls { router: router.clone() })?;
         Ok(Self { addr, drain, workers })
@@ -148,7 +153,9 @@ mod tests {
         let drain = Drain::new();
         let readiness = Readiness::new(drain.clone());
         let calls = router(readiness.clone(), ControlCell::default());
-        let admin = Admin::start(settings.addr, LiveGate::new(frame::Gate::new(&settings)), calls).unwrap();
+        let admin =
+            Admin::start(settings.addr, Vec::new(), LiveGate::new(frame::Gate::new(&settings)), calls)
+                .unwrap();
         let addr = admin.addr().unwrap();
         assert!(ask(addr, "/healthz").starts_with("HTTP/1.1 200 "));
         let starting = ask(addr, "/readyz");

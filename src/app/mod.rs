@@ -6,6 +6,7 @@ mod reload;
 mod watch;
 
 use std::io;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::admin::control::{Control, ControlCell, ReloadRequest};
 use crate::admin::frame::{Gate, LiveGate};
 use crate::admin::{self, Admin, AdminSettings, Readiness};
 use crate::clock::Clock;
-use crate::config::{Loaded, Source};
+use crate::config::{Loaded, Settings, Source};
 use crate::drain::Drain;
 use crate::gateway::authorizer::health::Health;
 use crate::gateway::in_flight::InFlightCount;
@@ -27,6 +28,7 @@ use crate::gateway::login::LoginService;
 use crate::gateway::request_body::HeldMemory;
 use crate::gateway::{Gateway, Shared};
 use crate::server::Limits;
+use crate::server::inherited::Inherited;
 use crate::server::tls::{self, Resumption};
 use crate::server::worker::Listeners;
 use crate::session::engine_logout::EngineLogouts;
@@ -70,15 +72,15 @@ enum StartError {
 }
 
 /// Runs the gateway until SIGTERM, SIGINT or an operator's drain has been carried out. `source` is what a reload reads
-/// again.
+/// again, `inherited` what listeners take instead of binding.
 #[must_use]
-pub fn run(source: Source, loaded: Loaded) -> ExitCode {
-    run_then(source, loaded, || {})
+pub fn run(source: Source, loaded: Loaded, inherited: Inherited) -> ExitCode {
+    run_then(source, loaded, inherited, || {})
 }
 
 /// As [`run`]; `ready` is called once requests are served.
 #[must_use]
-pub fn run_then(source: Source, loaded: Loaded, ready: impl FnOnce()) -> ExitCode {
+pub fn run_then(source: Source, loaded: Loaded, inherited: Inherited, ready: impl FnOnce()) -> ExitCode {
     log::start(&loaded.settings.log, output::stderr());
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -87,7 +89,7 @@ pub fn run_then(source: Source, loaded: Loaded, ready: impl FnOnce()) -> ExitCod
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
-    match runtime.block_on(serve(source, loaded, ready)) {
+    match runtime.block_on(serve(source, loaded, inherited, ready)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
@@ -98,13 +100,18 @@ fn failed(error: &StartError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(source: Source, loaded: Loaded, ready: impl FnOnce()) -> Result<(), StartError> {
+async fn serve(
+    source: Source,
+    loaded: Loaded,
+    inherited: Inherited,
+    ready: impl FnOnce(),
+) -> Result<(), StartError> {
     let (clock, drain, metrics) = (Clock::system(), Drain::new(), Metrics::default());
     let (readiness, control) = (Readiness::new(drain.clone()), ControlCell::default());
     let (fixed, files) = (Fixed::of(&loaded.settings), loaded.files.clone());
     // Bound first: a taken address must be told before a store is touched.
-    let listeners = Listeners::bind(&loaded.settings.listen, loaded.settings.limits.clone(), drain.clone())?;
-    let gate = serve_admin(loaded.settings.admin.as_ref(), readiness.clone(), control.clone())?;
+    let (listeners, for_admin) = bind(&loaded.settings, &drain, inherited)?;
+    let gate = serve_admin(loaded.settings.admin.as_ref(), for_admin, readiness.clone(), control.clone())?;
 
     let store = store::open(&loaded.settings.sessions)?;
     let sessions = Arc::new(Sessions::open(store, &clock).await?);
@@ -192,15 +199,28 @@ fn start_traces(settings: Option<&TraceSettings>, clock: &Clock) -> Result<Trace
     Ok((traces, exporter, counts))
 }
 
+/// The listeners that carry traffic, and the sockets that were handed over for the operator's.
+fn bind(
+    settings: &Settings,
+    drain: &Drain,
+    mut inherited: Inherited,
+) -> io::Result<(Listeners, Vec<TcpListener>)> {
+    let limits = settings.limits.clone();
+    let admin = settings.admin.as_ref().map(|admin| inherited.take("admin", admin.addr)).transpose()?;
+    let listeners = Listeners::bind(&settings.listen, limits, drain.clone(), inherited)?;
+    Ok((listeners, admin.unwrap_or_default()))
+}
+
 /// Serves until the program ends: health is told during the drain too. None: there is no admin listener.
 fn serve_admin(
     settings: Option<&AdminSettings>,
+    handed_over: Vec<TcpListener>,
     readiness: Readiness,
     control: ControlCell,
 ) -> io::Result<Option<(LiveGate, std::net::SocketAddr)>> {
     let Some(settings) = settings else { return Ok(None) };
     let gate = LiveGate::new(Gate::new(settings));
-    let admin = Admin::start(settings.addr, gate.clone(), admin::router(readiness, control))?;
+    let admin = Admin::start(settings.addr, handed_over, gate.clone(), admin::router(readiness, control))?;
     Ok(Some((gate, admin.addr().unwrap_or(settings.addr))))
 }
 

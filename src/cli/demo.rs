@@ -18,6 +18,7 @@ use crate::app;
 use crate::config::{self, Source};
 use crate::directory::password;
 use crate::secret::SecretString;
+use crate::server::inherited::Inherited;
 
 /// Listens here when the ports are free, else on ports that are.
 const HTTPS: u16 = 8443;
@@ -36,7 +37,7 @@ pub fn run() -> ExitCode {
     };
     let source = Source { file: folder.0.join("postern.toml"), env: Vec::new() };
     match config::load(&source) {
-        Ok(loaded) => app::run_then(source, loaded, || print_calls(&demo)),
+        Ok(loaded) => app::run_then(source, loaded, Inherited::default(), || print_calls(&demo)),
         Err(refused) => {
             refused.faults.iter().for_each(|fault| eprintln!("{fault}"));
             ExitCode::FAILURE

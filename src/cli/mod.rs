@@ -20,6 +20,7 @@ use crate::app;
 use crate::config::{self, Fault, Loaded, Source};
 use crate::directory::password;
 use crate::secret::SecretString;
+use crate::server::inherited::Inherited;
 
 /// Wrong usage or configuration.
 const WRONG: u8 = 2;
@@ -106,10 +107,15 @@ impl Cli {
 }
 
 fn run(config: Option<PathBuf>) -> ExitCode {
+    // First of all: it changes the environment.
+    let inherited = match Inherited::from_process() {
+        Ok(inherited) => inherited,
+        Err(fault) => return wrong_usage("run", &fault.to_string()),
+    };
     let source = Source::from_process(config);
     match config::load(&source) {
         Ok(loaded) if !loaded.unsupported.is_empty() => wrong(&loaded.unsupported),
-        Ok(loaded) => app::run(source, loaded),
+        Ok(loaded) => app::run(source, loaded, inherited),
         Err(refused) => wrong(&refused.faults),
     }
 }

@@ -1,5 +1,5 @@
-//! Sockets: bound before anything is served, one a worker thread and address (`SO_REUSEPORT`), and accepted from
-//! without spinning when the machine is out of descriptors.
+//! Sockets: bound before anything is served, one a worker thread and address (`SO_REUSEPORT`), or handed over by the
+//! service manager; and accepted from without spinning when the machine is out of descriptors.
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
@@ -24,16 +24,41 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 /// One listener's sockets.
 pub(super) struct Bound {
     pub(super) kind: ListenerKind,
-    /// As many as there are threads.
+    /// At least as many as there are threads.
     pub(super) sockets: Vec<std::net::TcpListener>,
+    /// The service manager has them too: they stay open when we close ours.
+    pub(super) inherited: bool,
 }
 
 impl Bound {
     /// Binds the address once for each worker thread. The error names the address.
     pub(super) fn new(kind: ListenerKind, addr: SocketAddr, threads: NonZeroUsize) -> io::Result<Self> {
         bind_all(addr, threads)
-            .map(|sockets| Self { kind, sockets })
+            .map(|sockets| Self { kind, sockets, inherited: false })
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
+    }
+
+    /// What was handed over, if anything was, else as [`Bound::new`]. Threads for which there is no socket share one:
+    /// each is woken by a connection and one gets it, which costs less than a thread that takes none.
+    pub(super) fn inheriting(
+        (kind, addr): (ListenerKind, SocketAddr),
+        handed_over: Vec<std::net::TcpListener>,
+        threads: NonZeroUsize,
+    ) -> io::Result<Self> {
+        if handed_over.is_empty() {
+            return Self::new(kind, addr, threads);
+        }
+        tracing::info!(%addr, sockets = handed_over.len(), "the service manager's sockets are used");
+        let mut sockets = Vec::with_capacity(threads.get());
+        for socket in handed_over.iter().cycle().take(threads.get().saturating_sub(handed_over.len())) {
+            sockets.push(socket.try_clone()?);
+        }
+        sockets.extend(handed_over);
+        for socket in &sockets {
+            socket.set_nonblocking(true)?;
+            set_options(&SockRef::from(socket))?;
+        }
+        Ok(Self { kind, sockets, inherited: true })
     }
 }
 
@@ -53,13 +78,18 @@ fn bind_all(addr: SocketAddr, threads: NonZeroUsize) -> io::Result<Vec<std::net:
 
 fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket(addr, true)?;
-    // Set here and inherited by every accepted connection: three system calls less for each.
+    set_options(&socket)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Set on the listener and inherited by every accepted connection: three system calls less for each.
+fn set_options(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(SEND_TIMEOUT))?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(())
 }
 
 /// A bound socket. `[::]` takes IPv4 too, whatever the system's default.
@@ -96,7 +126,8 @@ pub(super) async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, So
 }
 
 /// Closes the listener and hands out the connections that the kernel has already taken for it: their clients were told
-/// that somebody is there.
+/// that somebody is there. Not for a listener that was handed over: it stays open, what waits there is the next
+/// process's, and taking it for as long as more comes would have no end.
 pub(super) fn accept_waiting(listener: tokio::net::TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let Ok(listener) = listener.into_std() else { return Vec::new() };
     let waiting = std::iter::from_fn(|| listener.accept().ok());
@@ -144,6 +175,25 @@ mod tests {
         assert_ne!(addr.port(), 0);
         assert_eq!(bound.sockets.len(), 3);
         assert!(bound.sockets.iter().all(|s| s.local_addr().unwrap() == addr));
+    }
+
+    #[test]
+    fn every_thread_has_one_of_the_sockets_handed_over_and_none_is_left_out() {
+        let addr = "127.0.0.1:0".parse().unwrap();
+        for (handed_over, threads) in [(1, 3), (2, 3), (3, 2), (1, 1)] {
+            let threads = NonZeroUsize::new(threads).unwrap();
+            let sockets: Vec<_> =
+                (0..handed_over).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let mut wanted: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+            let bound = Bound::inheriting((ListenerKind::Http, addr), sockets, threads).unwrap();
+            assert_eq!(bound.sockets.len(), handed_over.max(threads.get()));
+            let mut found: Vec<_> = bound.sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+            wanted.sort();
+            found.sort();
+            found.dedup();
+            assert_eq!(found, wanted);
+            assert!(bound.inherited && SockRef::from(&bound.sockets[0]).tcp_nodelay().unwrap());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Bytes become requests. Knows connections, TLS and HTTP, but no policy.
 //!
-//! `listener` binds, [`worker`] runs a thread a core and accepts, `connection` speaks HTTP and keeps the limits,
+//! `listener` binds, or takes what [`inherited`] was handed over, [`worker`] runs a thread a core and accepts, `connection` speaks HTTP and keeps the limits,
 //! `exchanges` hands each request to the [`Handler`]. Which requests are no good HTTP although hyper takes them is
 //! said by [`framing_fault`], with what `framing` has seen of the bytes.
 
@@ -10,6 +10,7 @@ pub mod counts;
 mod draining;
 mod exchanges;
 mod framing;
+pub mod inherited;
 mod io;
 mod listener;
 mod own;

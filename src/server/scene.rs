@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::framing_fault;
+use super::inherited::Inherited;
 use super::tls::{Resumption, TlsSettings, server_config_resuming};
 use super::worker::{Listeners, Live};
 use super::{Handler, Limits, ListenSettings};
@@ -54,7 +55,7 @@ impl Server {
         let tls = tls.map(|settings| server_config_resuming(settings, &resumption).unwrap());
         let gate = Gate { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
         let drain = Drain::new();
-        let listeners = Listeners::bind(&settings, limits, drain.clone()).unwrap();
+        let listeners = Listeners::bind(&settings, limits, drain.clone(), Inherited::default()).unwrap();
         listeners.live().tls.store(tls.map(Arc::new));
         let (live, addr) = (listeners.live(), listeners.addresses()[0].1);
         let scene = Scene { gate: gate.clone() };

@@ -218,7 +218,8 @@ fn a_slow_reader_holds_the_answer_back() {
 #[test]
 fn a_worker_that_panics_is_replaced() {
     let drain = Drain::new();
-    let listeners = Listeners::single("127.0.0.1:0".parse().unwrap(), limits(), drain.clone()).unwrap();
+    let listeners =
+        Listeners::single("127.0.0.1:0".parse().unwrap(), Vec::new(), limits(), drain.clone()).unwrap();
     let addr = listeners.addresses()[0].1;
     let gate = Gate { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
     let first = Arc::new(AtomicBool::new(true));

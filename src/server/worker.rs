@@ -21,6 +21,7 @@ use super::admission::{Admission, Connections};
 use super::connection::{Setting, serve_http1, serve_http2};
 use super::counts::{Handshake, ServerCounts};
 use super::draining::Draining;
+use super::inherited::Inherited;
 use super::listener::{Bound, accept, accept_waiting};
 use super::patience::GRACE;
 use super::{Handler, Limits, ListenSettings};
@@ -50,16 +51,30 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds every address for as many workers as there are cores.
+    /// Binds every address for as many workers as there are cores; a listener whose sockets were handed over takes
+    /// these instead, and none may be left.
     ///
     /// # Errors
-    /// The address that cannot be bound, and why.
-    pub fn bind(settings: &ListenSettings, limits: Limits, drain: Drain) -> io::Result<Self> {
+    /// The address that cannot be bound, or the socket that cannot be used, and why.
+    pub fn bind(
+        settings: &ListenSettings,
+        limits: Limits,
+        drain: Drain,
+        mut inherited: Inherited,
+    ) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let bound = ListenerKind::ALL
+        let wanted: Vec<_> =
+            ListenerKind::ALL.into_iter().filter_map(|kind| Some((kind, settings.address(kind)?))).collect();
+        // All before the first is bound: a socket of a wrong name holds the address of the right one.
+        let handed_over = wanted
+            .iter()
+            .map(|(kind, addr)| inherited.take(kind.as_str(), *addr))
+            .collect::<Result<Vec<_>, _>>()?;
+        inherited.finish()?;
+        let bound = wanted
             .into_iter()
-            .filter_map(|kind| Some((kind, settings.address(kind)?)))
-            .map(|(kind, addr)| Bound::new(kind, addr, threads))
+            .zip(handed_over)
+            .map(|(listener, sockets)| Bound::inheriting(listener, sockets, threads))
             .collect::<io::Result<_>>()?;
         let live = Live {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
@@ -69,15 +84,20 @@ impl Listeners {
         Ok(Self { bound, threads, live, drain, counts: ServerCounts::default() })
     }
 
-    /// One listener without TLS on one thread: for what is seldom asked.
-    pub fn single(addr: SocketAddr, limits: Limits, drain: Drain) -> io::Result<Self> {
+    /// One listener without TLS on one thread: for what is seldom asked. Its sockets may have been handed over.
+    pub fn single(
+        addr: SocketAddr,
+        handed_over: Vec<TcpListener>,
+        limits: Limits,
+        drain: Drain,
+    ) -> io::Result<Self> {
         let threads = NonZeroUsize::MIN;
         let live = Live {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             trusted_proxies: Arc::default(),
             tls: Arc::default(),
         };
-        let bound = vec![Bound::new(ListenerKind::Http, addr, threads)?];
+        let bound = vec![Bound::inheriting((ListenerKind::Http, addr), handed_over, threads)?];
         Ok(Self { bound, threads, live, drain, counts: ServerCounts::default() })
     }
 
@@ -107,9 +127,9 @@ impl Listeners {
         make: impl Fn() -> H + Clone + Send + 'static,
     ) -> io::Result<Vec<JoinHandle<()>>> {
         let mut threads: Vec<Sockets> = (0..self.threads.get()).map(|_| Vec::new()).collect();
-        for Bound { kind, sockets } in self.bound {
-            for (thread, socket) in threads.iter_mut().zip(sockets) {
-                thread.push((kind, socket));
+        for Bound { kind, sockets, inherited } in self.bound {
+            for (n, socket) in sockets.into_iter().enumerate() {
+                threads[n % self.threads].push(Entrance { kind, socket, inherited });
             }
         }
         let connections = Connections::default();
@@ -124,7 +144,14 @@ impl Listeners {
     }
 }
 
-type Sockets = Vec<(ListenerKind, TcpListener)>;
+type Sockets = Vec<Entrance>;
+
+/// One socket of a listener, as a worker has it.
+struct Entrance {
+    kind: ListenerKind,
+    socket: TcpListener,
+    inherited: bool,
+}
 
 struct Worker<F> {
     live: Live,
@@ -160,9 +187,10 @@ impl<H: Handler, F: Fn() -> H> Worker<F> {
         let handler = Rc::new((self.make)());
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn_local(crate::deadline::drive());
-        for (kind, socket) in &*sockets {
+        for Entrance { kind, socket, inherited } in &*sockets {
             let doorkeeper = Doorkeeper {
                 kind: *kind,
+                inherited: *inherited,
                 live: self.live.clone(),
                 drain: self.drain.clone(),
                 connections: self.connections.clone(),
@@ -192,6 +220,7 @@ impl<H: Handler, F: Fn() -> H> Worker<F> {
 /// Takes the connections of one listener.
 struct Doorkeeper<H> {
     kind: ListenerKind,
+    inherited: bool,
     live: Live,
     drain: Drain,
     connections: Connections,
@@ -203,7 +232,8 @@ struct Doorkeeper<H> {
 }
 
 impl<H: Handler> Doorkeeper<H> {
-    /// Until the drain starts. What the kernel has taken for us by then is served too.
+    /// Until the drain starts. What the kernel has taken for us by then is served too, unless the service manager keeps
+    /// it for the next process.
     async fn accept_all(self, listener: tokio::net::TcpListener) {
         let mut drain = self.draining.listener();
         let mut full = false;
@@ -215,6 +245,9 @@ impl<H: Handler> Doorkeeper<H> {
             });
             let Some((stream, addr)) = accepted.await else { break };
             self.admit(stream, addr, &mut full);
+        }
+        if self.inherited {
+            return;
         }
         for (stream, addr) in accept_waiting(listener) {
             self.admit(stream, addr, &mut full);

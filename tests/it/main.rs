@@ -55,6 +55,7 @@ mod second_factor;
 mod secrets;
 mod signals;
 mod smuggling;
+mod socket_activation;
 mod storm;
 mod streaming;
 mod throttle;

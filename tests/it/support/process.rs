@@ -53,6 +53,11 @@ impl Process {
         Self { child }
     }
 
+    /// One that the test has started, its output going where the test wants it.
+    pub fn of(child: Child) -> Self {
+        Self { child }
+    }
+
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the child can be asked")
     }
