@@ -57,7 +57,7 @@ where
     let Setting { handler, peer, limits, draining, admission } = setting;
     let io = ClientIo::http1(stream, admission);
     let seen = io.seen();
-    let exchanges = Exchanges::new(handler, peer, seen.clone());
+    let exchanges = Exchanges::new(handler, peer, seen.clone()).closing(draining.clone());
     let watch = Watch::new(&limits, &draining, exchanges.count(), seen);
     let service = service_fn(move |request| exchanges.answer(request));
     let connection = http1_builder(&limits).serve_connection(TokioIo::new(io), service).with_upgrades();

@@ -6,9 +6,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// One worker's copy of "the drain has started", and who is to be woken by it.
+/// One worker's copy of how far the drain is, and who is to be woken when it starts.
 #[derive(Debug, Default)]
 pub(super) struct Draining {
+    announced: Cell<bool>,
     started: Cell<bool>,
     waiting: RefCell<Waiting>,
 }
@@ -27,6 +28,15 @@ pub(super) struct DrainListener {
 }
 
 impl Draining {
+    pub(super) fn announce(&self) {
+        self.announced.set(true);
+    }
+
+    /// No new traffic is wanted: a client that keeps a connection is to learn so before it is closed under a request.
+    pub(super) fn is_announced(&self) -> bool {
+        self.announced.get() || self.started.get()
+    }
+
     pub(super) fn start(&self) {
         self.started.set(true);
         let wakers = std::mem::take(&mut self.waiting.borrow_mut().wakers);

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Handler;
+use super::draining::Draining;
 use super::io::Seen;
 use super::wellformed::Misframed;
 use crate::peer::Peer;
@@ -26,6 +27,8 @@ pub(super) struct Exchanges<H> {
     peer: Rc<Peer>,
     seen: Arc<Seen>,
     count: Rc<Count>,
+    /// Of HTTP/1, which has no other way to say it than with an answer.
+    draining: Option<Rc<Draining>>,
 }
 
 /// How many exchanges of a connection have begun and how many have not ended.
@@ -63,7 +66,12 @@ impl Drop for Open {
 
 impl<H: Handler> Exchanges<H> {
     pub(super) fn new(handler: Rc<H>, peer: Rc<Peer>, seen: Arc<Seen>) -> Self {
-        Self { handler, peer, seen, count: Rc::default() }
+        Self { handler, peer, seen, count: Rc::default(), draining: None }
+    }
+
+    /// Each answer while no new traffic is wanted is the last one of its connection.
+    pub(super) fn closing(self, draining: Rc<Draining>) -> Self {
+        Self { draining: Some(draining), ..self }
     }
 
     pub(super) fn count(&self) -> Rc<Count> {
@@ -83,6 +91,7 @@ impl<H: Handler> Exchanges<H> {
             request.extensions_mut().insert(Misframed);
         }
         let (handler, peer, seen) = (self.handler.clone(), self.peer.clone(), self.seen.clone());
+        let draining = self.draining.clone();
         async move {
             // Awaited where it is made: in a variable of its own it would have its place twice.
             let handled = PanicBoundary { inner: handler.handle(request, peer) }.await;
@@ -90,10 +99,11 @@ impl<H: Handler> Exchanges<H> {
                 tracing::error!("a request's handler panicked; it is answered 500");
                 handler.panicked()
             });
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if switches {
                 seen.upgraded();
             }
-            if misframed {
+            if misframed || !switches && draining.is_some_and(|draining| draining.is_announced()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response.map(|body| AnswerBody { body, open }))

@@ -187,6 +187,7 @@ impl<H: Handler, F: Fn() -> H> Worker<F> {
         let handler = Rc::new((self.make)());
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn_local(crate::deadline::drive());
+        tasks.spawn_local(pass_on(self.drain.clone(), draining.clone()));
         for Entrance { kind, socket, inherited } in &*sockets {
             let doorkeeper = Doorkeeper {
                 kind: *kind,
@@ -215,6 +216,13 @@ impl<H: Handler, F: Fn() -> H> Worker<F> {
         let _ = tokio::time::timeout(timeout, self.drain.finished()).await;
         Ok(())
     }
+}
+
+/// Never returns: the worker ends by itself.
+async fn pass_on(drain: Drain, draining: Rc<Draining>) {
+    drain.announced().await;
+    draining.announce();
+    std::future::pending().await
 }
 
 /// Takes the connections of one listener.

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::support::wait::{until, until_async};
+use crate::support::wait::{until, until_async, within};
 use crate::support::{Ask, TestClient, TestGateway, configured, h2, usual};
 
 async fn ready_status(gateway: &TestGateway) -> Option<u16> {
@@ -164,4 +164,25 @@ async fn sessions_made_before_the_end_are_there_after_it() {
     assert_eq!(gateway.terminate().await, 0);
     gateway.restart().await;
     assert!(gateway.knows(&session).await);
+}
+
+/// A balancer that keeps connections would else send its next request on one that is being closed.
+#[tokio::test]
+async fn while_no_new_traffic_is_wanted_each_answer_is_the_last_of_its_connection() {
+    let (_upstream, mut gateway) = configured(|s| s.set("limits.drain_delay", "'2s'")).await;
+    let mut kept = gateway.client().await;
+    let first = kept.ask(&Ask::get("/public/x")).await;
+    assert_eq!(first.assert_ok().header("connection"), None);
+    gateway.signal(Signal::TERM);
+    until_async("the gateway to want no more", || async { ready_status(&gateway).await == Some(503) }).await;
+    for mut client in [kept, gateway.client().await] {
+        // Each thread hears of it by itself.
+        within("an answer that closes", async {
+            while client.ask(&Ask::get("/public/x")).await.assert_ok().header("connection") != Some("close") {
+            }
+        })
+        .await;
+        assert_eq!(client.closed().await, b"");
+    }
+    assert_eq!(gateway.exit_code().await, 0);
 }

@@ -50,6 +50,7 @@ mod path;
 mod permission;
 mod reload;
 mod replay;
+mod rolling;
 mod routes;
 mod second_factor;
 mod secrets;

@@ -216,11 +216,7 @@ fn faults_of_roles_and_users() {
 #[test]
 fn sections_of_later_versions_are_known_checked_and_noted() {
     let scene = Scene::new()
-        .edit(
-            "postern.toml",
-            "[tls]",
-            "proxy_protocol = true\n[tls]",
-        )
+        .edit("postern.toml", "[tls]", "proxy_protocol = true\n[tls]")
         .edit(
             "postern.toml",
             "file = \"users.toml\"",

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::ports::Port;
+use super::ports::{Port, connected};
 use super::wait::until_async;
 
 /// A running server with a folder of its own; killed when the test ends.
@@ -40,7 +40,7 @@ impl Peer {
             let ended = peer.child.try_wait().unwrap();
             assert!(ended.is_none(), "{name} ended: {}", peer.output());
             let addr = peer.port.addr();
-            async move { tokio::net::TcpStream::connect(addr).await.is_ok() }
+            async move { connected(addr).await.is_ok() }
         })
         .await;
         Some(peer)

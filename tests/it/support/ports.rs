@@ -3,6 +3,15 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
+use tokio::net::TcpStream;
+
+/// A connection to whoever listens there. While nobody does, the kernel may choose that very port for our own end, and
+/// connect us with ourselves: that is none.
+pub async fn connected(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await?;
+    if stream.local_addr()? == addr { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(stream) }
+}
+
 /// A TCP port of the loopback address kept for one gateway.
 ///
 /// The binary must be told its addresses, so a port has to be found before it starts; and since it listens with
