@@ -77,7 +77,9 @@ enum Command {
     )]
     Replay(replay::Replay),
     /// Ask a running gateway whether it is ready: exit 0, else 1
-    #[command(after_help = "Examples:\n  postern healthcheck\n  postern healthcheck --admin 127.0.0.1:9900")]
+    #[command(
+        after_help = "Examples:\n  postern healthcheck\n  postern healthcheck --live --admin 127.0.0.1:9900"
+    )]
     Healthcheck(healthcheck::Healthcheck),
 }
 

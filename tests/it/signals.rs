@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::process::{postern, run_to_end};
 use crate::support::wait::{until, until_async};
-use crate::support::{Ask, Prepared, TestGateway, usual};
+use crate::support::{Ask, Prepared, TestGateway, configured, usual};
 
 #[tokio::test]
 async fn it_says_what_listens_where_and_what_it_was_made_of() {
@@ -30,12 +30,16 @@ async fn it_says_what_listens_where_and_what_it_was_made_of() {
 
 #[tokio::test]
 async fn a_probe_without_a_shell_is_told_whether_it_is_ready() {
-    let (_upstream, mut gateway) = usual().await;
+    let (_upstream, mut gateway) = configured(|s| s.set("limits.drain_delay", "'2s'")).await;
     let admin = gateway.admin().to_string();
     let probe = || run_to_end(&["healthcheck", "--admin", &admin], &[]).status.code();
-    assert_eq!(probe(), Some(0));
-    assert_eq!(gateway.terminate().await, 0);
-    assert_eq!(probe(), Some(1));
+    let live = || run_to_end(&["healthcheck", "--live", "--admin", &admin], &[]).status.code();
+    assert_eq!((probe(), live()), (Some(0), Some(0)));
+    gateway.signal(Signal::TERM);
+    until("the drain", || (probe() == Some(1)).then_some(())).await;
+    assert_eq!(live(), Some(0), "it drains, and is not to be restarted");
+    assert_eq!(gateway.exit_code().await, 0);
+    assert_eq!((probe(), live()), (Some(1), Some(1)));
 }
 
 /// As log rotation does it: the files are renamed, and new ones are wanted under the old names.
