@@ -55,6 +55,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if not (or .Values.app.image .Values.app.container) }}
 {{- fail "mode sidecar needs app.image, or app.container" }}
 {{- end }}
+{{- if and .Values.sidecar.native (semverCompare "<1.29-0" .Capabilities.KubeVersion.Version) }}
+{{- fail "sidecar.native needs Kubernetes 1.29; before, postern would be an init container that never ends: set it to false" }}
+{{- end }}
 {{- if .Values.metrics.serviceMonitor.enabled }}
 {{- fail "metrics.serviceMonitor is not for mode sidecar: its admin listener is on the loopback address" }}
 {{- end }}
