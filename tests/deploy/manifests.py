@@ -4,14 +4,21 @@ import json
 import pathlib
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import tomllib
 import zipfile
 
 IDENTITY = ["X-Webitel-User", "X-Webitel-Domain", "X-Webitel-Role", "X-Postern-Scope"]
+OVERRIDES = [
+    *("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"),
+    *("X-Original-URL", "X-Original-URI", "X-Original-Method", "X-Rewrite-URL"),
+]
 
 # What the operator or another release brings.
 SERVICES_ELSEWHERE = {("engine", 10022)}
@@ -92,7 +99,7 @@ CUSTOM = {
                 ["remove"], remove={"type": "array", "allOf": [{"contains": {"const": name}} for name in IDENTITY]}
             ),
         ),
-        path=obj(["escapedSlashesAction"], escapedSlashesAction={"const": "RejectRequest"}),
+        path=obj(["escapedSlashesAction"], escapedSlashesAction={"enum": ["RejectRequest", "KeepUnchanged"]}),
     ),
     ("monitoring.coreos.com/v1", "ServiceMonitor"): obj(
         ["selector", "endpoints"],
@@ -350,8 +357,10 @@ def asked_before(doc, known, faults):
     if not url or (url[1], int(url[3])) not in known or url[2] != doc["metadata"]["namespace"]:
         faults.append(f"{label(doc)}: auth-url leads to no Service")
     listed = annotations.get(f"{prefix}auth-response-headers", "").split(",")
-    for name in set(IDENTITY) - set(listed):
+    for name in sorted({*IDENTITY, *OVERRIDES} - set(listed)):
         faults.append(f"{label(doc)}: auth-response-headers lacks {name}: a client's own would pass")
+    if annotations.get(f"{prefix}auth-method") != "GET":
+        faults.append(f"{label(doc)}: auth-method is not GET: a client's own X-Original-URI would reach postern")
 
 
 # ---- does postern take its configuration, as it is mounted?
@@ -362,40 +371,44 @@ def seconds(text):
     return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
 
 
-def configuration(path, program, secrets):
+def each_postern(path, secrets, look):
+    """Lays out what each container postern has mounted, and has it looked at."""
     docs = documents(path)
-    faults, checked = Faults(), 0
+    faults, looked = Faults(), []
     for doc, template in pods(docs):
         for container in [c for c in containers(template) if c["name"] == "postern"]:
-            checked += 1
+            volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+            mounts = [(mount["mountPath"], volumes[mount["name"]]) for mount in container["volumeMounts"]]
+            env = {entry["name"]: entry["value"] for entry in container["env"]}
             with tempfile.TemporaryDirectory() as root:
-                one_configuration(doc, template["spec"], container, docs, root, program, secrets, faults)
-    if checked == 0:
+                for at, volume in mounts:
+                    lay_out(pathlib.Path(root + at), volume, docs, secrets, [where for where, _ in mounts], root)
+                main = pathlib.Path(root + env.pop("POSTERN_CONFIG"))
+                looked += look(doc, template["spec"], container, main, env, faults)
+    if not looked and not faults:
         faults.append("there is no container postern")
-    faults.end("ok")
+    faults.end(", ".join(looked))
 
 
-def one_configuration(doc, spec, container, docs, root, program, secrets, faults):
-    volumes = {volume["name"]: volume for volume in spec["volumes"]}
-    mounts = [(mount["mountPath"], volumes[mount["name"]]) for mount in container["volumeMounts"]]
-    env = {entry["name"]: entry["value"] for entry in container["env"]}
-    for at, volume in mounts:
-        lay_out(pathlib.Path(root + at), volume, docs, secrets, [where for where, _ in mounts], root)
-    main = pathlib.Path(root + env["POSTERN_CONFIG"])
-    told = subprocess.run(
-        [program, "check", "--config", main],
-        env={k: v for k, v in env.items() if k != "POSTERN_CONFIG"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    if told.returncode != 0:
-        faults.append(f"{label(doc)}: postern check: exit {told.returncode}\n{told.stdout}{told.stderr}")
-        return
+def whole(main):
     toml = {}
     for file in [main, *(main.parent / name for name in tomllib.loads(main.read_text()).get("include", []))]:
         toml |= tomllib.loads(file.read_text())
-    agrees_with_the_pod(doc, spec, container, toml, faults)
+    return toml
+
+
+def configuration(path, program, secrets):
+    def look(doc, spec, container, main, env, faults):
+        told = subprocess.run(
+            [program, "check", "--config", main], env=env, capture_output=True, text=True, timeout=30
+        )
+        if told.returncode != 0:
+            faults.append(f"{label(doc)}: postern check: exit {told.returncode}\n{told.stdout}{told.stderr}")
+            return []
+        agrees_with_the_pod(doc, spec, container, whole(main), faults)
+        return ["ok"]
+
+    each_postern(path, secrets, look)
 
 
 def lay_out(folder, volume, docs, secrets, mount_paths, root):
@@ -428,7 +441,8 @@ def agrees_with_the_pod(doc, spec, container, toml, faults):
         )
     for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = container.get(kind, {})
-        if "exec" in probe and probe["exec"]["command"] != ["/postern", "healthcheck", "--admin", listen["admin"]]:
+        live = ["--live"] if kind == "livenessProbe" else []
+        if "exec" in probe and probe["exec"]["command"] != ["/postern", "healthcheck", *live, "--admin", listen["admin"]]:
             faults.append(f"{label(doc)}: {kind} does not ask {listen['admin']}")
         if "httpGet" in probe and ports.get(probe["httpGet"]["port"]) != int(addresses["admin"][1]):
             faults.append(f"{label(doc)}: {kind} does not ask the admin listener")
@@ -441,6 +455,105 @@ def agrees_with_the_pod(doc, spec, container, toml, faults):
         faults.append(f"{label(doc)}: {stored} is on no volume that can be written")
 
 
+# ---- does it run so?
+
+LISTENERS = ("https", "http", "authz", "ext_authz", "admin")
+PATIENCE = 30  # seconds for what takes one
+
+
+def running(path, program, secrets):
+    def look(doc, spec, container, main, env, faults):
+        said = main.parent.parent / "said"
+        # With a wrong configuration there may be no such table; that is postern's to say.
+        listen = [name for name in LISTENERS if name in whole(main).get("listen", {})]
+        for _ in range(3):  # a port that was free may be taken meanwhile
+            at = dict(zip(listen, free_addresses(len(listen))))
+            moved = {f"POSTERN_LISTEN__{name.upper()}": address for name, address in at.items()}
+            with open(said, "w") as log, subprocess.Popen(
+                [program, "run", "--config", main],
+                env={**env, **moved, "POSTERN_LIMITS__DRAIN_DELAY": "0s"},
+                stdout=log,
+                stderr=log,
+            ) as process:
+                try:
+                    fault = serves_and_ends(process, program, at)
+                finally:
+                    if process.poll() is None:
+                        process.kill()
+            if fault is None:
+                return ["ready, answers and ends" if {"authz", "ext_authz"} & at.keys() else "ready and ends"]
+            if "in use" not in said.read_text():
+                break
+        faults.append(f"{label(doc)}: postern run: {fault}\n{said.read_text()}")
+        return []
+
+    each_postern(path, secrets, look)
+
+
+def free_addresses(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = ["{}:{}".format(*one.getsockname()) for one in sockets]
+    for one in sockets:
+        one.close()
+    return addresses
+
+
+def serves_and_ends(process, program, at):
+    """What is wrong, if anything."""
+    until = time.monotonic() + PATIENCE
+    while subprocess.run([program, "healthcheck", "--admin", at["admin"]], capture_output=True).returncode != 0:
+        if process.poll() is not None:
+            return f"exit {process.returncode}"
+        if time.monotonic() > until:
+            return f"/readyz is not 200 after {PATIENCE} s"
+        time.sleep(0.05)
+    if "authz" in at and (fault := asked_by_nginx(at["authz"])):
+        return fault
+    if "ext_authz" in at and (fault := asked_by_envoy(at["ext_authz"])):
+        return fault
+    process.send_signal(signal.SIGTERM)
+    try:
+        code = process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        return f"has not ended {PATIENCE} s after SIGTERM"
+    return None if code == 0 else f"exit {code} after SIGTERM"
+
+
+def curl(*args, send=b""):
+    asked = ["curl", "-sS", "--max-time", "10", "--noproxy", "*", *args]
+    return subprocess.run(asked, input=send, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+
+
+def asked_by_nginx(address):
+    """Nobody asks for what is guarded, then for what is public."""
+    for path, wanted in [("/api/v2/accounts", b"401 application/json"), ("/favicon.ico", b"200 ")]:
+        names = [f"X-Original-URL: https://api.example.com{path}", f"X-Original-URI: {path}", "X-Original-Method: GET"]
+        fields = [word for name in names for word in ("-H", name)]
+        # A client's own: not the convention, so not looked at.
+        fields += ["-H", "X-Forwarded-Uri: /favicon.ico", "-H", "X-HTTP-Method-Override: DELETE"]
+        said = curl(*fields, "-w", "\n%{http_code} %{content_type}", f"http://{address}/auth")
+        body, _, told = said.rpartition(b"\n")
+        if not told.startswith(wanted) or wanted.startswith(b"401") and json.loads(body)["status"] != "error":
+            return f"/auth about {path}: {said}, not {wanted}"
+    return None
+
+
+def asked_by_envoy(address):
+    """The same question as a CheckRequest: attributes.request.http with method and path."""
+
+    def field(number, value):
+        return bytes([number << 3 | 2, len(value)]) + value
+
+    question = field(1, field(4, field(2, field(2, b"GET") + field(4, b"/api/v2/accounts"))))
+    said = curl(
+        *("--http2-prior-knowledge", "-H", "Content-Type: application/grpc", "-H", "TE: trailers", "--data-binary", "@-"),
+        f"http://{address}/envoy.service.auth.v3.Authorization/Check",
+        send=b"\0" + len(question).to_bytes(4, "big") + question,
+    )
+    # denied_response.status.code, a varint, and the body.
+    return None if b"\x08\x91\x03" in said and b'"status":"error"' in said else f"Check: {said}, not 401 and JSON"
+
+
 # ---- do the chart and the overlays say the same?
 
 
@@ -449,19 +562,42 @@ def agree(*paths):
     for path in paths:
         docs = documents(path)
         (doc, template), *_ = pods(docs)
-        container = template["spec"]["containers"][0]
-        side = {f"container.{k}": container.get(k) for k in container.keys() - {"volumeMounts", "ports"}}
-        side["ports"] = sorted((p["name"], p["containerPort"]) for p in container["ports"])
-        side["mounts"] = sorted((m["mountPath"], m.get("readOnly", False)) for m in container["volumeMounts"])
-        side["strategy"] = doc["spec"]["strategy"]
-        side["replicas"] = doc["spec"].get("replicas")
+        spec, side = template["spec"], {}
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        for place in ("initContainers", "containers"):
+            side[place] = [container["name"] for container in spec.get(place, [])]
+        for container in containers(template):
+            name = container["name"]
+            side |= {f"{name}.{k}": container.get(k) for k in container.keys() - {"volumeMounts", "ports"}}
+            side[f"{name}.ports"] = sorted((p["name"], p["containerPort"]) for p in container.get("ports", []))
+            side[f"{name}.mounts"] = sorted((m["mountPath"], m.get("readOnly", False)) for m in container["volumeMounts"])
+            for mount in container["volumeMounts"] if name == "postern" else []:
+                source = {k: v for k, v in volumes[mount["name"]].items() if k != "name"}
+                if "configMap" in source:
+                    texts = named(docs, "ConfigMap")[source["configMap"]["name"]]["data"].values()
+                    # Which file says it is of no matter.
+                    for key, value in (item for text in texts for item in tomllib.loads(text).items()):
+                        side[f"toml.{key}"] = side.get(f"toml.{key}", {}) | value if isinstance(value, dict) else value
+                    del side["toml.include"]
+                else:
+                    side[f"volume.{mount['mountPath']}"] = source
+        for key in ("strategy", "replicas"):
+            side[key] = doc["spec"].get(key)
         for key in ("securityContext", "terminationGracePeriodSeconds", "enableServiceLinks", "automountServiceAccountToken"):
-            side[key] = template["spec"][key]
-        for name, text in named(docs, "ConfigMap")["postern-config"]["data"].items():
-            side[name] = tomllib.loads(text)
-        service = named(docs, "Service")["postern"]["spec"]
+            side[key] = spec[key]
+        service = of_kind(docs, "Service")[0]["spec"]
         side["service"] = sorted((p["name"], p["port"], p.get("appProtocol", "")) for p in service["ports"])
         side["service.type"] = service.get("type", "ClusterIP")
+        policies = [doc["spec"] for doc in of_kind(docs, "NetworkPolicy")]
+        for way, peers in (("ingress", "from"), ("egress", "to")):
+            rules = [rule for policy in policies for rule in policy.get(way, [])]
+            let = ((json.dumps(rule.get(peers), sort_keys=True), sorted(p["port"] for p in rule["ports"])) for rule in rules)
+            side[f"networkpolicy.{way}"] = sorted(let)
+        for kind in ("Ingress", "SecurityPolicy", "ClientTrafficPolicy"):
+            for doc in of_kind(docs, kind):
+                told = {k: v for k, v in doc["metadata"].get("annotations", {}).items() if "/auth-" in k}
+                told |= {k: v for k, v in doc["spec"].items() if k in ("headers", "path", "extAuth")}
+                side[f"{kind}.{'guarded' if told else 'own'}"] = told
         sides.append(side)
     one, other = sides
     for key in sorted(one.keys() | other.keys()):
@@ -504,7 +640,7 @@ def linted(report, folder, *left_out):
     faults.end(f"{len([name for name in passed if name in names])} rules passed in {len(names)} files")
 
 
-COMMANDS = {f.__name__: f for f in (unpack, structure, references, configuration, agree, version, linted)}
+COMMANDS = {f.__name__: f for f in (unpack, structure, references, configuration, running, agree, version, linted)}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -3,7 +3,7 @@
 include = {{ .Values.config.include | toJson }}
 
 [listen]
-{{- if eq .Values.mode "standalone" }}
+{{- if include "postern.endsTls" . }}
 https = "0.0.0.0:8443"
 {{- else }}
 http = "0.0.0.0:8080"
@@ -13,11 +13,11 @@ authz = "0.0.0.0:8081"
 ext_authz = "0.0.0.0:8082"
 {{- end }}
 {{- end }}
-admin = "0.0.0.0:9900"
+admin = "{{ ternary "127.0.0.1" "0.0.0.0" (eq .Values.mode "sidecar") }}:9900"
 {{- with .Values.trustedProxies }}
 trusted_proxies = {{ . | toJson }}
 {{- end }}
-{{- if eq .Values.mode "standalone" }}
+{{- if include "postern.endsTls" . }}
 
 [tls]
 cert_file = "../tls/tls.crt"
@@ -31,10 +31,12 @@ convention = "nginx"
 
 [token]
 secret_file = "../secrets/token.key"
+{{- if ne .Values.mode "sidecar" }}
 claims = ["cdr", "cdr/files", "cdr/media"]
 
 [admin]
 token_file = "../secrets/admin.token"
+{{- end }}
 
 [limits]
 drain_delay = "{{ .Values.drain.delay }}s"
@@ -52,16 +54,76 @@ file = "/var/lib/postern/sessions.db"
 # Users and sessions are the engine's. What ends at another replica or at the engine goes on here for at most `revalidate`.
 [directory]
 webitel = { url = {{ .Values.engine.url | toJson }} }
+{{- if ne .Values.mode "sidecar" }}
 
 [login]
 answers = "engine"
+{{- end }}
 
 [sessions]
+{{- if eq .Values.mode "sidecar" }}
+file = "/var/lib/postern/sessions.db"   # lives as long as the pod
+{{- else }}
 file = ""
+{{- end }}
 
 [sessions.adopt]
 url = {{ .Values.engine.url | toJson }}
 revalidate = {{ .Values.engine.revalidate | toJson }}
+{{- if ne .Values.mode "sidecar" }}
 max_lookups_per_second = 500
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "postern.routes.toml" -}}
+{{- if eq .Values.mode "sidecar" -}}
+[upstreams.app]
+servers = ["http://127.0.0.1:{{ .Values.app.port }}"]
+forward_credentials = false   # it believes X-Webitel-User, which only postern can have set
+
+[[routes]]
+path = "/"
+resource = "app"
+upstream = "app"
+
+[roles.user]
+number = 0
+allow = { "app" = ["r"] }
+{{- else -}}
+# An example: set config.routes. What no route matches is refused.
+[upstreams.engine]
+servers = ["http://engine:10022"]
+health = { path = "/favicon.ico", interval = "5s" }
+
+[[routes]]
+path = "/favicon.ico"
+methods = ["GET"]
+access = "public"
+upstream = "engine"
+
+[[routes]]
+path = "/api/v2/whoami"
+access = "authenticated"
+upstream = "engine"
+
+[[routes]]
+path = "/api/v2/accounts"
+resource = "account"
+upstream = "engine"
+
+[[routes]]
+path = "/api/v2/callcenter/queues"
+resource = "cc/queue"
+upstream = "engine"
+
+[roles.user]
+number = 0
+allow = { "account" = ["r"], "cc/queue" = ["r"] }
+
+[roles.admin]
+number = 1
+inherits = ["user"]
+allow = { "account" = ["*"], "cc/queue" = ["*"] }
 {{- end -}}
 {{- end -}}

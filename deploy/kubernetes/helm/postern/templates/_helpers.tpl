@@ -22,9 +22,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- .Values.persistence.existingClaim | default (printf "%s-sessions" (include "postern.name" .)) -}}
 {{- end -}}
 
+{{/* Whether it has a certificate: "true" or nothing. */}}
+{{- define "postern.endsTls" -}}
+{{- if has .Values.mode (list "standalone" "sidecar") }}true{{ end -}}
+{{- end -}}
+
 {{/* The ports of a mode, but for the admin's: name, number of the container, number of the Service. */}}
 {{- define "postern.ports" -}}
-{{- if eq .Values.mode "standalone" }}
+{{- if include "postern.endsTls" . }}
 - { name: https, port: 8443, service: {{ .Values.service.port }} }
 {{- else }}
 - { name: http, port: 8080, service: 8080 }
@@ -43,8 +48,19 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- fail "users.existingSecret keeps sessions on a volume of one replica: set replicaCount to 1 and hpa.enabled to false" }}
 {{- end }}
 {{- end }}
-{{- if and (ne .Values.mode "standalone") (not .Values.trustedProxies) (not .Values.config.postern) (not .Values.config.existingConfigMap) }}
+{{- if and (not (include "postern.endsTls" .)) (not .Values.trustedProxies) (not .Values.config.postern) (not .Values.config.existingConfigMap) }}
 {{- fail "trustedProxies must name the network of the ingress's pods: an authorizer answers nobody else" }}
+{{- end }}
+{{- if eq .Values.mode "sidecar" }}
+{{- if not (or .Values.app.image .Values.app.container) }}
+{{- fail "mode sidecar needs app.image, or app.container" }}
+{{- end }}
+{{- if and .Values.sidecar.native (semverCompare "<1.29-0" .Capabilities.KubeVersion.Version) }}
+{{- fail "sidecar.native needs Kubernetes 1.29; before, postern would be an init container that never ends: set it to false" }}
+{{- end }}
+{{- if .Values.metrics.serviceMonitor.enabled }}
+{{- fail "metrics.serviceMonitor is not for mode sidecar: its admin listener is on the loopback address" }}
+{{- end }}
 {{- end }}
 {{- if and .Values.ingress.enabled (ne .Values.mode "authorizer-http") }}
 {{- fail "ingress.enabled is for mode authorizer-http" }}
