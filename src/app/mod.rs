@@ -146,16 +146,7 @@ async fn serve(
     });
     let (lines, writer) = AccessLog::start(output::stdout())?;
     let lines_dropped = lines.dropped();
-    let workers = listeners.serve(move || {
-        let lines = LineBuffer::new(Arc::clone(&lines));
-        tokio::task::spawn_local(Rc::clone(&lines).flush_now_and_then());
-        let spans = traces.as_ref().map(|traces| SpanBuffer::new(Arc::clone(traces)));
-        if let Some(spans) = &spans {
-            tokio::task::spawn_local(Rc::clone(spans).flush_now_and_then());
-        }
-        let scribe = Scribe::recording(shared.metrics.thread(), lines, shared.clock.clone(), spans);
-        Gateway::new(Arc::clone(&shared), scribe)
-    })?;
+    let workers = listeners.serve(move || gateway(&shared, &lines, traces.as_ref()))?;
     // Heard before anyone is told that it is ready: a signal that comes at once acts too.
     let (mut orders, reloads, drain_asked) = Orders::listen(FileWatch::start(files))?;
     let sessions = Arc::clone(&base.sessions);
@@ -187,6 +178,18 @@ async fn serve(
         let _: Result<(), _> = tokio::task::spawn_blocking(|| exporter.finish(LAST_TRACES)).await;
     }
     Ok(())
+}
+
+/// One worker thread's, with what it writes of its requests.
+fn gateway(shared: &Arc<Shared>, lines: &Arc<AccessLog>, traces: Option<&Arc<Traces>>) -> Gateway {
+    let lines = LineBuffer::new(Arc::clone(lines));
+    tokio::task::spawn_local(Rc::clone(&lines).flush_now_and_then());
+    let spans = traces.map(|traces| SpanBuffer::new(Arc::clone(traces)));
+    if let Some(spans) = &spans {
+        tokio::task::spawn_local(Rc::clone(spans).flush_now_and_then());
+    }
+    let scribe = Scribe::recording(shared.metrics.thread(), lines, shared.clock.clone(), spans);
+    Gateway::new(Arc::clone(shared), scribe)
 }
 
 type TracesStarted = (Option<Arc<Traces>>, Option<Exporter>, SpanCounts);
