@@ -8,6 +8,7 @@ use super::Reason;
 use super::authenticate::{Ask, Authenticator, Unauthenticated, by_record, is_token_of, live};
 use super::credentials::Presented;
 use super::permit::Principal;
+use super::shared::not_trusted;
 use crate::clock::UnixMillis;
 use crate::engine::Whoami;
 use crate::identity::{RoleName, UserName};
@@ -26,7 +27,14 @@ impl Authenticator {
         client: IpAddr,
         now: UnixMillis,
     ) -> Result<Principal, Unauthenticated> {
-        let known = self.principal(presented, now);
+        let known = match self.principal(presented, now) {
+            Ok(principal) if self.is_trusted(&principal) => Ok(principal),
+            Ok(principal) => Err(not_trusted(principal)),
+            Err(unknown) if unknown.ask.is_some() && self.sessions.shared().is_some() => {
+                Box::pin(self.look_up(unknown, presented, now)).await
+            }
+            unknown => unknown,
+        };
         let Some(adopter) = &self.adopter else { return known };
         match known {
             Ok(principal) => match principal.adopted() {
@@ -41,6 +49,7 @@ impl Authenticator {
                 };
                 match ask {
                     Ask::Domain(claims) => Box::pin(self.adopt_token(adopter, token, &claims, now)).await,
+                    Ask::OldSession => Err(reason.into()),
                     Ask::Session(expires) => {
                         Box::pin(self.adopt(adopter, presented, (client, expires), now)).await
                     }

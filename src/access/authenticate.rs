@@ -35,6 +35,8 @@ pub(super) struct Unauthenticated {
 pub(super) enum Ask {
     /// Of a session that expires then, as its token says.
     Session(UnixMillis),
+    /// As before, by a key that signs no more: of no engine, but of a store that replicas share.
+    OldSession,
     Domain(DomainClaims),
 }
 
@@ -89,6 +91,7 @@ impl Authenticator {
                 });
             }
             Reading::Session(expires) => Some(Ask::Session(expires)),
+            Reading::OldSession => Some(Ask::OldSession),
             Reading::ExpiredSession | Reading::BadDomain | Reading::Other => None,
         };
         let reason = no_session(&reading, has_key, key_known);
@@ -118,7 +121,7 @@ fn no_session(reading: &Reading, has_key: bool, key_known: bool) -> Reason {
         _ if !has_key => Reason::NoKey,
         _ if key_known => Reason::TokenMismatch,
         Reading::ExpiredSession => Reason::Expired,
-        Reading::Session(_) | Reading::Other | Reading::Domain(_) => Reason::UnknownKey,
+        Reading::Session(_) | Reading::OldSession | Reading::Other | Reading::Domain(_) => Reason::UnknownKey,
     }
 }
 
@@ -230,6 +233,7 @@ mod tests {
             (Reading::ExpiredSession, true, true, Reason::TokenMismatch),
             (Reading::Session(UnixMillis(9)), true, false, Reason::UnknownKey),
             (Reading::Other, true, false, Reason::UnknownKey),
+            (Reading::OldSession, true, false, Reason::UnknownKey),
             (Reading::ExpiredSession, true, false, Reason::Expired),
         ] {
             assert_eq!(no_session(&reading, has_key, key_known), reason, "{reading:?} {has_key} {key_known}");

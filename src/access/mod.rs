@@ -21,6 +21,7 @@ pub mod routes;
 #[cfg(test)]
 pub(crate) mod samples;
 mod segment;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -121,6 +122,8 @@ pub enum Reason {
     DomainTokenInvalid,
     /// The engine that may know the caller could not be asked.
     EngineUnavailable,
+    /// The store that replicas share is away, and the caller is not known here or was too long ago.
+    StoreUnavailable,
     NoRoute,
     DenyRoute,
     NoPermission,
@@ -142,6 +145,7 @@ impl Reason {
             Self::DomainTokenDisabled => "domain_token_disabled",
             Self::DomainTokenInvalid => "domain_token_invalid",
             Self::EngineUnavailable => "engine_unavailable",
+            Self::StoreUnavailable => "store_unavailable",
             Self::NoRoute => "no_route",
             Self::DenyRoute => "deny_route",
             Self::NoPermission => "no_permission",
@@ -260,7 +264,7 @@ impl Access {
     ) -> Result<(Arc<Session>, Judged), Reason> {
         let presented = Presented::read(headers, query, &self.names);
         let presented = presented.map_err(|Ambiguous| Reason::AmbiguousCredentials)?;
-        let principal = self.authenticator.caller(&presented, client, now).await.map_err(|u| u.reason)?;
+        let principal = self.authenticator.leaving(&presented, client, now).await.map_err(|u| u.reason)?;
         let credentials = Judged::of(&presented, &principal).ok_or(Reason::NoToken)?;
         match principal {
             Principal::Session(session) => Ok((session, credentials)),

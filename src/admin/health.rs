@@ -5,24 +5,32 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::frame::Refusal;
 use crate::drain::Drain;
+use crate::session::freshness::Freshness;
 
 /// Whether new traffic is wanted. Clones are the same.
 #[derive(Clone, Default)]
 pub struct Readiness {
     started: Arc<AtomicBool>,
     drain: Drain,
+    /// Of a session store that replicas share.
+    store: Arc<OnceLock<Arc<Freshness>>>,
 }
 
 impl Readiness {
     /// Not ready until [`Readiness::start`], nor once the drain is announced.
     #[must_use]
     pub fn new(drain: Drain) -> Self {
-        Self { started: Arc::default(), drain }
+        Self { started: Arc::default(), drain, store: Arc::default() }
+    }
+
+    /// From here on the store must be heard, or have been a moment ago.
+    pub fn watch(&self, store: &Arc<Freshness>) {
+        let _: Result<(), _> = self.store.set(Arc::clone(store));
     }
 
     pub fn start(&self) {
@@ -35,7 +43,7 @@ impl Readiness {
         match (self.started.load(Ordering::Acquire), self.drain.is_announced()) {
             (_, true) => Some("draining"),
             (false, false) => Some("starting"),
-            (true, false) => None,
+            (true, false) => self.store.get().and_then(|store| store.get().missing()),
         }
     }
 }

@@ -43,7 +43,8 @@ async fn list(State(control): State<ControlCell>, RawQuery(query): RawQuery) -> 
         KeyHash::from_hex(text)
             .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "after must be the id of a session"))
     });
-    let found = control.sessions.page(&filter(&asked)?, after.transpose()?, limit + 1);
+    let found =
+        control.sessions.page(&filter(&asked)?, after.transpose()?, limit + 1).await.map_err(stored)?;
     let page = found.get(..limit.min(found.len())).unwrap_or_default();
     let next = page.last().filter(|_| found.len() > limit).map(|session| session.id.to_string());
     Ok(Json(json!({ "sessions": page.iter().map(|s| shown(s)).collect::<Vec<_>>(), "next": next })))

@@ -133,6 +133,10 @@ async fn serve(
     announce(&live, &listeners, gate.as_ref().map(|(_, addr)| *addr), &base.sessions);
 
     let live = Arc::new(LiveCell::new(live));
+    let roles = Arc::clone(&live);
+    let role_of = move |user: &_, role: &_, is_adopted| roles.load().role_for(user, role, is_adopted);
+    base.sessions.follow(Box::new(role_of));
+    base.sessions.freshness().into_iter().for_each(|freshness| readiness.watch(freshness));
     let (server, counts) = (listeners.live(), listeners.counts());
     let shared = Arc::new(Shared {
         live: Arc::clone(&live),

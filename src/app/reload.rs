@@ -11,6 +11,7 @@ use crate::admin::frame::{Gate, LiveGate};
 use crate::config::{self, Loaded, NamedFile, Refused, Settings, Source};
 use crate::gateway::live::LiveCell;
 use crate::server::worker;
+use crate::session::redis::Place;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{LogFormat, TraceSettings, audit, log};
 
@@ -41,6 +42,7 @@ pub(super) struct Fixed {
     ext_authz: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     store: Option<PathBuf>,
+    redis: Option<(Place, Option<String>)>,
     format: LogFormat,
     traces: Option<TraceSettings>,
 }
@@ -54,6 +56,11 @@ impl Fixed {
             ext_authz: settings.listen.ext_authz,
             admin: settings.admin.as_ref().map(|admin| admin.addr),
             store: settings.sessions.file.clone(),
+            redis: settings
+                .sessions
+                .redis
+                .as_ref()
+                .map(|redis| (redis.place.clone(), redis.username.clone())),
             format: settings.log.format,
             traces: settings.traces.clone(),
         }
@@ -68,6 +75,7 @@ impl Fixed {
             ("listen.ext_authz", self.ext_authz == other.ext_authz),
             ("listen.admin", self.admin == other.admin),
             ("sessions.file", self.store == other.store),
+            ("sessions.redis", self.redis == other.redis),
             ("log.format", self.format == other.format),
             ("telemetry", self.traces == other.traces),
         ]

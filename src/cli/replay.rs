@@ -206,6 +206,7 @@ fn is_of_credentials(reason: &str) -> bool {
         Reason::DomainTokenDisabled,
         Reason::DomainTokenInvalid,
         Reason::EngineUnavailable,
+        Reason::StoreUnavailable,
     ]
     .iter()
     .any(|of_credentials| of_credentials.as_str() == reason)

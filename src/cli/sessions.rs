@@ -24,12 +24,12 @@ const PORTION: usize = 4096;
 pub(super) enum Sessions {
     /// Write every session of the configured store to standard output, a JSON line each
     #[command(after_help = "Example:\n  postern sessions export --config old.toml > sessions.jsonl\n\n\
-        Hashes alone are written, no key and no token. The gateway must not run on the store.")]
+        Hashes alone are written, no key and no token. The gateway must not run on a sessions file; on Redis it may.")]
     Export(Config),
     /// Read such lines from standard input into the configured store
     #[command(after_help = "Example:\n  postern sessions import --config new.toml < sessions.jsonl\n\n\
         One with the same id is replaced. A line that cannot be read ends the import with its number; what came before \
-        it is kept. The gateway must not run on the store.")]
+        it is kept. The gateway must not run on a sessions file; on Redis it may.")]
     Import(Config),
 }
 
@@ -65,12 +65,19 @@ pub(super) fn run(command: Sessions) -> ExitCode {
         Err(code) => return code,
     };
     let done = store::open(&loaded.settings.sessions).map_err(|error| error.to_string()).and_then(|store| {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-        match command {
-            Sessions::Export(_) => runtime.block_on(export(&store, io::stdout())),
-            Sessions::Import(_) => runtime.block_on(import(&store, io::stdin().lock())),
-        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        runtime.block_on(async {
+            if let Some(shared) = store.shared() {
+                shared.connected().await.map_err(|error| error.to_string())?;
+            }
+            match command {
+                Sessions::Export(_) => export(&store, io::stdout()).await,
+                Sessions::Import(_) => import(&store, io::stdin().lock()).await,
+            }
+        })
     });
     match done {
         Ok(count) => {

@@ -95,7 +95,7 @@ fn by_the_running_gateway(settings: &Settings, mint: &Mint) -> Option<Result<Str
 }
 
 fn by_ourselves(settings: &Settings, mint: &Mint) -> Result<String, String> {
-    if settings.sessions.file.is_none() {
+    if settings.sessions.file.is_none() && settings.sessions.redis.is_none() {
         return Err(
             "sessions.file is \"\", so records live in a running gateway alone, and none answers at \
             listen.admin"
@@ -110,8 +110,14 @@ fn by_ourselves(settings: &Settings, mint: &Mint) -> Result<String, String> {
     let token = tokens.sign_domain(&id, mint.expires, &mint.domain).map_err(|error| error.to_string())?;
     let (domain, role) = (mint.domain.clone(), RoleName::new(&mint.role));
     let record = DomainToken { id, domain, role, expires: mint.expires, enabled: true };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     let kept = runtime.block_on(async {
+        if let Some(shared) = store.shared() {
+            shared.connected().await?;
+        }
         let records = DomainTokens::open(Arc::clone(&store), Clock::system().now()).await?;
         records.mint(record).await
     });

@@ -49,12 +49,21 @@ pub(super) fn certificates(
     name: &str,
     f: &mut Findings,
 ) -> Option<Vec<CertificateDer<'static>>> {
+    certificates_as_they_are(table, name, f).map(|(chain, _)| chain)
+}
+
+/// With the file's bytes.
+pub(super) fn certificates_as_they_are(
+    table: &mut Table,
+    name: &str,
+    f: &mut Findings,
+) -> Option<(Vec<CertificateDer<'static>>, Vec<u8>)> {
     let named = table.text_at(name, f)?;
     let key = table.key(name);
     let bytes = bytes(&named, &key, f)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let what = match read {
-        Ok(chain) if !chain.is_empty() => return Some(chain),
+        Ok(chain) if !chain.is_empty() => return Some((chain, bytes.to_vec())),
         Ok(_) | Err(pem::Error::NoItemsFound) => {
             "holds no PEM certificate (-----BEGIN CERTIFICATE-----)".to_owned()
         }

@@ -6,7 +6,7 @@ use super::engine;
 use super::files;
 use super::findings::Findings;
 use super::include;
-use super::later;
+use super::redis;
 use super::table::Table;
 use super::tree::{Node, Value};
 use crate::gateway::login::{Answers, LoginSettings};
@@ -101,10 +101,11 @@ fn json(node: &Node, key: &str, f: &mut Findings) -> serde_json::Value {
 
 pub(super) fn sessions(table: Option<Table>, f: &mut Findings) -> SessionSettings {
     let Some(mut table) = table else { return SessionSettings::default() };
-    table.not_yet("redis", f);
-    if let Some(redis) = table.table("redis", f) {
-        later::redis(redis, f);
+    if table.has("redis") && table.has("file") {
+        let what = "is not used beside sessions.redis; take it out";
+        f.warn(&table.place_of("file"), &table.key("file"), what);
     }
+    let redis = table.table("redis", f).and_then(|redis| redis::redis(redis, f));
     let adopt = table.table("adopt", f).and_then(|adopt| engine::adopt(adopt, f));
     let origin = table.place_of("file");
     let file = table.parsed("file", f, |text| {
@@ -123,5 +124,5 @@ pub(super) fn sessions(table: Option<Table>, f: &mut Findings) -> SessionSetting
         }
     });
     table.finish(f);
-    SessionSettings { file: file.flatten(), adopt }
+    SessionSettings { file: file.flatten(), redis, adopt }
 }

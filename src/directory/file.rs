@@ -58,6 +58,10 @@ impl FileDirectory {
         self.user(user.as_str()).map(|user| &user.role)
     }
 
+    pub(super) fn asks_for_code(&self, user: &UserName) -> bool {
+        self.user(user.as_str()).is_some_and(|user| user.totp.is_some())
+    }
+
     fn user(&self, name: &str) -> Option<&Arc<User>> {
         self.by_name.get(name).and_then(|at| self.users.get(*at))
     }

@@ -143,6 +143,12 @@ impl Directory {
         self.file.known(username)
     }
 
+    /// Whether this user has a second factor here.
+    #[must_use]
+    pub fn asks_for_code(&self, user: &UserName) -> bool {
+        self.file.asks_for_code(user)
+    }
+
     /// The user's role now: sessions follow it (contract section 2). None for one who may no longer log in.
     #[must_use]
     pub fn role_of(&self, user: &UserName) -> Option<RoleName> {

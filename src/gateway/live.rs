@@ -16,7 +16,7 @@ use crate::access::{Access, AccessSettings, Callers};
 use crate::clock::UnixMillis;
 use crate::directory::Directory;
 use crate::engine::Engine;
-use crate::identity::RoleName;
+use crate::identity::{RoleName, UserName};
 use crate::peer::TrustedProxies;
 use crate::server::Limits;
 use crate::session::Session;
@@ -64,10 +64,13 @@ impl Live {
     /// to say, as long as an engine is named.
     #[must_use]
     pub fn role_of(&self, session: &Session) -> Option<RoleName> {
-        match session.adopted() {
-            Some(_) => self.engine.as_ref().map(|_| session.role.clone()),
-            None => self.directory.role_of(&session.user),
-        }
+        self.role_for(&session.user, &session.role, session.adopted().is_some())
+    }
+
+    /// As [`Live::role_of`], of a session that has been kept with this role.
+    #[must_use]
+    pub fn role_for(&self, user: &UserName, role: &RoleName, is_adopted: bool) -> Option<RoleName> {
+        if is_adopted { self.engine.as_ref().map(|_| role.clone()) } else { self.directory.role_of(user) }
     }
 
     /// The rules alone, for explanations.

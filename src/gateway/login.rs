@@ -1,17 +1,17 @@
 //! `POST /login` (contract section 3).
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{Request, Response};
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::login_answer::{Answer, good, with_cdr};
-use super::login_body::LoginBody;
+use super::login_request::read_login;
+use super::login_together::together;
 use super::throttle::{Allowance, Throttle};
 use crate::access::{Access, query};
-use crate::body::{Full, ReadError, read_whole};
+use crate::body::Full;
 use crate::clock::Clock;
 use crate::directory::hashing::Hashing;
 use crate::directory::totp::UsedCodes;
@@ -46,9 +46,6 @@ pub enum Answers {
     Documented,
     Engine,
 }
-
-/// The largest body of a login.
-const MAX_BODY: usize = 16 * 1024;
 
 /// Why nobody is logged in.
 #[derive(Debug, thiserror::Error)]
@@ -207,10 +204,26 @@ impl LoginService {
             None => Ok(()),
         };
         check()?;
+        let together = together(&self.sessions, username, proof.client)?;
+        if let Some(together) = &together {
+            together.check(allowance).await?;
+        }
+        let code = proof.code.clone();
         let verified = context.directory.verify(&self.verifier, username, proof).await;
         check()?;
         if verified.as_ref().is_err_and(Refusal::is_failure) {
             self.throttle.failed(who, self.clock.now(), window);
+        }
+        if let Some(together) = &together {
+            // Behind the judgement too: of many tries at once no more learn it than of tries one after another.
+            together.check(allowance).await?;
+            match &verified {
+                Err(refusal) if refusal.is_failure() => together.failed(allowance).await?,
+                Ok(Verified::Here { user, .. }) if context.directory.asks_for_code(user) => {
+                    together.take_code(user, code.as_deref().unwrap_or_default()).await?;
+                }
+                Ok(_) | Err(_) => {}
+            }
         }
         verified.map_err(|refusal| match refusal {
             Refusal::UnknownUser if !hide_unknown_user => LoginError::UnknownUser,
@@ -235,7 +248,8 @@ impl LoginService {
         let claimed: AclClaim<'_> = claimed.map(|(name, permissions)| (*name, *permissions)).collect();
 
         let now = self.clock.now();
-        let expires = self.sessions.reserve_expiry(context.tokens.expiry(now));
+        let expires = self.sessions.reserve_expiry(context.tokens.expiry(now)).await;
+        let expires = expires.map_err(|source| LoginError::Unavailable { source: Some(source) })?;
         let token = context.tokens.sign_session(expires, &claimed).map_err(|error| {
             LoginError::Unavailable { source: Some(StoreError { store: "token", what: error.to_string() }) }
         })?;
@@ -325,64 +339,13 @@ pub struct LoggedIn {
     pub key: SecretString,
 }
 
-async fn read_login<B>(request: Request<B>, quiet: Duration) -> Result<LoginBody, LoginError>
-where
-    B: http_body::Body<Data = Bytes>,
-{
-    if request.method() != Method::POST {
-        return Err(LoginError::MethodNotAllowed);
-    }
-    if !is_json(request.headers()) {
-        return Err(LoginError::BadType);
-    }
-    let body = pin!(request.into_body());
-    let bytes = read_whole(body, MAX_BODY, quiet).await.map_err(|error| match error {
-        ReadError::TooLarge(_) => LoginError::TooLarge,
-        ReadError::Timeout => LoginError::BodyTimeout,
-        ReadError::Broken(_) => LoginError::BodyBroken,
-    })?;
-    LoginBody::read(&bytes).map_err(LoginError::BadRequest)
-}
-
-/// Exactly one `Content-Type`, `application/json`, with or without parameters.
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(only), None) = (types.next(), types.next()) else { return false };
-    let essence = only.to_str().ok().and_then(|text| text.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
-}
-
-fn ceil_seconds(d: Duration) -> Duration {
+pub(super) fn ceil_seconds(d: Duration) -> Duration {
     Duration::from_secs(d.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
-
-    #[test]
-    fn json_is_told_by_its_essence_given_once() {
-        let typed = |values: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(header::CONTENT_TYPE, HeaderValue::from_static(value));
-            }
-            is_json(&headers)
-        };
-        assert!(typed(&["application/json"]) && typed(&["Application/JSON; charset=utf-8"]));
-        for values in [
-            &[][..],
-            &["text/plain"],
-            &["application/jsonx"],
-            &["text/plain, application/json"],
-            &["text/plain; application/json"],
-            &["application/json", "text/plain"],
-            &["application/json", "application/json"],
-        ] {
-            assert!(!typed(values), "{values:?}");
-        }
-    }
 
     #[test]
     fn waiting_times_are_whole_seconds_rounded_up() {

@@ -24,8 +24,8 @@ pub enum LogoutError {
     AmbiguousCredentials,
     #[error("not a POST")]
     MethodNotAllowed,
-    /// The engine, which alone may know the session, could not be asked.
-    #[error("the engine could not be asked")]
+    /// The engine or the shared store, which alone may know the session, could not be asked.
+    #[error("whoever may know the session could not be asked")]
     NotAsked,
     /// The session has ended here; the store is told later.
     #[error("the end of the session is not stored")]
@@ -40,7 +40,7 @@ impl LogoutError {
             Self::BadCaller => "bad_caller",
             Self::AmbiguousCredentials => "ambiguous_credentials",
             Self::MethodNotAllowed => "method_not_allowed",
-            Self::NotAsked => "engine_unavailable",
+            Self::NotAsked => "not_asked",
             Self::Unavailable { .. } => "unavailable",
         }
     }
@@ -77,7 +77,7 @@ pub async fn logout<B>(
         Err(Reason::AmbiguousCredentials) => {
             return LogoutOutcome { user: None, answer: Err(LogoutError::AmbiguousCredentials) };
         }
-        Err(Reason::EngineUnavailable) => {
+        Err(Reason::EngineUnavailable | Reason::StoreUnavailable) => {
             return LogoutOutcome { user: None, answer: Err(LogoutError::NotAsked) };
         }
         Err(_) => return LogoutOutcome { user: None, answer: Err(LogoutError::BadCaller) },

@@ -9,6 +9,8 @@ pub mod live;
 pub mod login;
 mod login_answer;
 mod login_body;
+mod login_request;
+mod login_together;
 pub mod logout;
 pub mod rejection;
 pub mod request_body;

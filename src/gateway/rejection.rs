@@ -205,7 +205,9 @@ fn denied(reason: Reason) -> Refusal {
         Reason::DomainTokenUnknown | Reason::DomainTokenDisabled => {
             (StatusCode::UNAUTHORIZED, "Not found token")
         }
-        Reason::EngineUnavailable => return busy("The session cannot be checked at the moment"),
+        Reason::EngineUnavailable | Reason::StoreUnavailable => {
+            return busy("The session cannot be checked at the moment");
+        }
         Reason::NoRoute | Reason::DenyRoute | Reason::NoPermission => {
             (StatusCode::FORBIDDEN, PERMISSION_DENIED)
         }

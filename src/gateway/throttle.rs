@@ -9,6 +9,8 @@ use std::time::Duration;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::clock::UnixMillis;
+use crate::secret::KeyHash;
+use crate::session::shared::Failures;
 
 /// How many failures are too many.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +82,22 @@ impl Throttle {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a try is called where replicas count together: of the pair, of the address alone. Hashes: no name is kept.
+#[must_use]
+pub fn names(user: &str, address: IpAddr) -> [String; 2] {
+    let address = network(address);
+    let name = |text: String| KeyHash::of(&text).to_string();
+    [name(format!("pair {address} {}", folded(user))), name(format!("address {address}"))]
+}
+
+/// As [`Throttle::refused`], of what all replicas have counted.
+#[must_use]
+pub fn refused_by_all([pair, address]: [Failures; 2], allowance: Allowance) -> Option<Duration> {
+    let over = |failures: Failures, most: u32| (failures.count >= u64::from(most)).then_some(failures.left);
+    let of_address = allowance.max_failures.saturating_mul(ADDRESS_FACTOR);
+    over(pair, allowance.max_failures).max(over(address, of_address))
 }
 
 /// One form for all spellings: compatibility forms (full width, ligatures) and combining marks are composed (NFKC),
@@ -210,6 +228,18 @@ mod tests {
         }
         assert!(counters.by_key.len() <= MAX_COUNTERS);
         assert!(counters.by_key.contains_key(&199_999));
+    }
+
+    #[test]
+    fn replicas_call_one_try_the_same_and_refuse_at_the_same_count() {
+        let of = |user: &str, address: &str| names(user, address.parse().unwrap());
+        assert_eq!(of("A@d", "2001:db8::1"), of("a@D", "2001:db8::2"));
+        let (a, b) = (of("a", "192.0.2.1"), of("b", "192.0.2.1"));
+        assert!(a[0] != b[0] && a[1] == b[1] && a[0] != a[1]);
+        let counted = |count| Failures { count, left: Duration::from_secs(7) };
+        let refused = |pair, address| refused_by_all([counted(pair), counted(address)], ALLOWANCE);
+        assert_eq!((refused(2, 29), refused(3, 0)), (None, Some(Duration::from_secs(7))));
+        assert_eq!(refused(0, 30), Some(Duration::from_secs(7)));
     }
 
     proptest! {

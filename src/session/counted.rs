@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::SessionRecord;
+use super::shared::Shared;
 use super::store::{Barred, Each, EachBarred, EachToken, Pending, Store};
 use super::token::DomainToken;
 use crate::clock::UnixMillis;
@@ -15,10 +16,12 @@ pub enum Operation {
     Load,
     Put,
     Remove,
+    /// Of one session or domain token, in a store that replicas share.
+    Find,
 }
 
 impl Operation {
-    const ALL: [Self; 3] = [Self::Load, Self::Put, Self::Remove];
+    const ALL: [Self; 4] = [Self::Load, Self::Put, Self::Remove, Self::Find];
 
     /// The word for metrics.
     #[must_use]
@@ -27,6 +30,7 @@ impl Operation {
             Self::Load => "load",
             Self::Put => "put",
             Self::Remove => "remove",
+            Self::Find => "find",
         }
     }
 }
@@ -36,7 +40,7 @@ impl Operation {
 pub struct OperationCounts([[AtomicU64; 2]; Operation::ALL.len()]);
 
 impl OperationCounts {
-    fn count(&self, operation: Operation, good: bool) {
+    pub(super) fn count(&self, operation: Operation, good: bool) {
         self.0[operation as usize][usize::from(!good)].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -98,8 +102,20 @@ impl Store for Counted {
         self.over(Operation::Remove, self.store.remove_token(id))
     }
 
+    fn adopt(&self, record: SessionRecord) -> Pending<'_, bool> {
+        self.over(Operation::Put, self.store.adopt(record))
+    }
+
+    fn change(&self, record: SessionRecord) -> Pending<'_, ()> {
+        self.over(Operation::Put, self.store.change(record))
+    }
+
     fn name(&self) -> &'static str {
         self.store.name()
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        self.store.shared()
     }
 }
 
@@ -118,6 +134,6 @@ mod tests {
         counted.put(record("b", "u", 1)).await.unwrap_err();
         counted.remove(vec![KeyHash::of("a")]).await.unwrap_err();
         let seen: Vec<_> = counts.counts().map(|(op, good, bad)| (op.as_str(), good, bad)).collect();
-        assert_eq!(seen, [("load", 0, 0), ("put", 1, 1), ("remove", 0, 1)]);
+        assert_eq!(seen, [("load", 0, 0), ("put", 1, 1), ("remove", 0, 1), ("find", 0, 0)]);
     }
 }

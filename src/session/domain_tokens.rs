@@ -100,6 +100,50 @@ impl DomainTokens {
         Ok(Self { by_id, adopted: DashMap::new(), store, changing, hidden })
     }
 
+    /// None yet: those of a store that replicas share come with [`DomainTokens::replace_minted`].
+    #[must_use]
+    pub fn empty(store: Arc<dyn Store>) -> Self {
+        let (changing, hidden) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { by_id: DashMap::new(), adopted: DashMap::new(), store, changing, hidden }
+    }
+
+    /// What the store holds now, less what has expired at `now`, in place of what was minted before. One that has not
+    /// changed lives on.
+    pub fn replace_minted(&self, all: Vec<DomainToken>, now: UnixMillis) {
+        let mut new: std::collections::HashMap<String, DomainToken> = all
+            .into_iter()
+            .filter(|record| record.expires > now)
+            .map(|record| (record.id.clone(), record))
+            .collect();
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stays = |known: &Arc<KnownToken>| {
+            let is_same = new.get(&known.record.id) == Some(&known.record);
+            if is_same {
+                new.remove(&known.record.id);
+            } else {
+                known.end();
+            }
+            is_same
+        };
+        hidden.retain(&mut stays);
+        self.by_id.retain(|_, known| known.origin != Origin::Minted || stays(known));
+        for (id, record) in new {
+            let known = KnownToken::new(record, Origin::Minted);
+            if self.by_id.get(id.as_str()).is_some_and(|known| known.origin == Origin::Configuration) {
+                hidden.push(known);
+            } else {
+                self.by_id.insert(id.into(), known);
+            }
+        }
+    }
+
+    /// Holds one that the store has and that was not known here. One that is known stays.
+    pub fn take_in(&self, record: DomainToken) -> Arc<KnownToken> {
+        let id: Box<str> = record.id.as_str().into();
+        let known = KnownToken::new(record, Origin::Minted);
+        Arc::clone(&self.by_id.entry(id).or_insert(known))
+    }
+
     /// Puts the configuration's records in place of those of the configuration before. One that has not changed lives
     /// on.
     pub fn configure(&self, records: &[DomainToken]) {
@@ -273,6 +317,28 @@ mod tests {
         assert_eq!(held.map(|t| t.is_over(NOW)), [false, true, true]);
         assert_eq!(tokens.get("b").unwrap().record.role.as_str(), "high");
         assert_eq!(tokens.get("m").unwrap().origin, Origin::Minted, "it was only hidden");
+    }
+
+    #[tokio::test]
+    async fn what_a_shared_store_holds_replaces_what_was_minted() {
+        let (tokens, _) = opened().await;
+        tokens.replace_minted(vec![record("a", "low"), record("b", "low"), record("c", "low")], NOW);
+        tokens.configure(&[record("c", "high")]);
+        let held = ["a", "b", "c"].map(|id| tokens.get(id).unwrap());
+        let disabled = DomainToken { enabled: false, ..record("b", "low") };
+        let expired = DomainToken { expires: NOW, ..record("e", "low") };
+        tokens.replace_minted(vec![record("a", "low"), disabled, record("d", "low"), expired], NOW);
+        assert_eq!(
+            held.map(|t| t.is_over(NOW)),
+            [false, true, false],
+            "the configuration's is not the store's"
+        );
+        assert_eq!(
+            ids(&tokens),
+            [("a".to_owned(), true), ("b".to_owned(), false), ("c".to_owned(), true), ("d".to_owned(), true)]
+        );
+        tokens.configure(&[]);
+        assert!(tokens.get("c").is_none(), "what it hid is gone from the store");
     }
 
     #[tokio::test]

@@ -20,17 +20,29 @@ pub enum Cause {
     EngineEnded,
     /// The WebSocket that logged in with its first frame has closed.
     SocketClosed,
+    /// On another replica, for one of these causes.
+    Elsewhere,
+    /// The store that replicas share does not have it any more.
+    Lost,
 }
 
 impl Cause {
-    const ALL: [Self; 6] =
-        [Self::Logout, Self::Operator, Self::UserLeft, Self::Surplus, Self::EngineEnded, Self::SocketClosed];
+    const ALL: [Self; 8] = [
+        Self::Logout,
+        Self::Operator,
+        Self::UserLeft,
+        Self::Surplus,
+        Self::EngineEnded,
+        Self::SocketClosed,
+        Self::Elsewhere,
+        Self::Lost,
+    ];
 
     /// Whether the engine that made the session may know it still, so that it must not be adopted again.
     pub(super) fn bars(self) -> bool {
         match self {
             Self::Logout | Self::Operator | Self::Surplus | Self::SocketClosed => true,
-            Self::UserLeft | Self::EngineEnded => false,
+            Self::UserLeft | Self::EngineEnded | Self::Elsewhere | Self::Lost => false,
         }
     }
 
@@ -44,12 +56,14 @@ impl Cause {
             Self::Surplus => "surplus",
             Self::EngineEnded => "engine_ended",
             Self::SocketClosed => "socket_closed",
+            Self::Elsewhere => "elsewhere",
+            Self::Lost => "lost",
         }
     }
 }
 
-/// How many there were, and how long they took to reach the store: where the next start, and every replica that
-/// shares it, learns of them.
+/// How many there were, and how long they took to reach the store, where the next start learns of them, or this replica
+/// from another.
 #[derive(Debug, Default)]
 pub struct Ends {
     by_cause: [AtomicU64; Cause::ALL.len()],
@@ -61,11 +75,12 @@ impl Ends {
         self.by_cause[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn stored_after(&self, took: Duration) {
+    pub(super) fn took(&self, took: Duration) {
         self.lock().add(took);
     }
 
-    /// From the end of a session here to its end in the store.
+    /// From the end of a session here to its end in the store; where replicas share it, from its end on another to its end
+    /// here.
     #[must_use]
     pub fn propagation(&self) -> Histogram {
         self.lock().clone()

@@ -37,33 +37,41 @@ impl Sessions {
     /// Ends all that fit, here at once each, and in the store before the answer; returns how many. After an error
     /// those that ended here are told to the store again, and the others live.
     pub async fn end_fitting(&self, filter: &Filter) -> Result<usize, StoreError> {
-        let fitting = self.fitting(filter);
+        let fitting = self.fitting(filter).await?;
         let mut ended = 0;
         for portion in fitting.chunks(PORTION) {
-            ended += self.end_all(portion.iter().map(|s| s.id), Cause::Operator).await?;
+            ended += self.end_everywhere(portion, Cause::Operator).await?;
         }
         Ok(ended)
     }
 
     /// At most `limit` of those that fit, in the order of their ids, from behind `after` on.
-    #[must_use]
-    pub fn page(&self, filter: &Filter, after: Option<KeyHash>, limit: usize) -> Vec<Arc<Session>> {
-        let mut found = self.fitting(filter);
+    pub async fn page(
+        &self,
+        filter: &Filter,
+        after: Option<KeyHash>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Session>>, StoreError> {
+        let mut found = self.fitting(filter).await?;
         found.retain(|session| after.is_none_or(|after| session.id > after));
         if found.len() > limit {
             found.select_nth_unstable_by_key(limit, |session| session.id);
             found.truncate(limit);
         }
         found.sort_unstable_by_key(|session| session.id);
-        found
+        Ok(found)
     }
 
-    /// A user's are found by the index; others by looking at all.
-    fn fitting(&self, filter: &Filter) -> Vec<Arc<Session>> {
-        match &filter.user {
-            Some(user) => self.of_user(user).into_iter().filter(|s| filter.fits(s)).collect(),
-            None => self.by_key.iter().filter(|s| filter.fits(s)).map(|s| Arc::clone(&s)).collect(),
+    /// A user's are found by the index; others by looking at all. Those that other replicas hold are among them.
+    async fn fitting(&self, filter: &Filter) -> Result<Vec<Arc<Session>>, StoreError> {
+        if let Some(user) = &filter.user {
+            let of_user = self.of_user_everywhere(user).await?;
+            return Ok(of_user.into_iter().filter(|s| filter.fits(s)).collect());
         }
+        let mut found: Vec<_> =
+            self.by_key.iter().filter(|s| filter.fits(s)).map(|s| Arc::clone(&s)).collect();
+        self.elsewhere(|session| found.extend(Some(session).filter(|s| filter.fits(s)))).await?;
+        Ok(found)
     }
 }
 
@@ -112,7 +120,7 @@ mod tests {
             assert_eq!(store.holds(&KeyHash::of("a")), remain.contains(&"a"));
             assert_eq!(
                 sessions.ends().counts().map(|(_, n)| n).collect::<Vec<_>>(),
-                [0, ended as u64, 0, 0, 0, 0]
+                [0, ended as u64, 0, 0, 0, 0, 0, 0]
             );
         }
     }
@@ -122,7 +130,7 @@ mod tests {
         let (sessions, _) = some().await;
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let page = sessions.page(&Filter::default(), after, 3);
+            let page = sessions.page(&Filter::default(), after, 3).await.unwrap();
             seen.extend(page.iter().map(|s| s.id));
             after = page.last().map(|s| s.id);
             if page.len() < 3 {
@@ -131,6 +139,6 @@ mod tests {
         }
         assert!(seen.is_sorted() && seen.len() == 4, "{seen:?}");
         let of_user = Filter { user: Some(UserName::new("1@x")), ..Filter::default() };
-        assert_eq!(sessions.page(&of_user, None, 1).len(), 1);
+        assert_eq!(sessions.page(&of_user, None, 1).await.unwrap().len(), 1);
     }
 }

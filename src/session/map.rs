@@ -8,24 +8,30 @@ mod tests;
 
 use dashmap::DashMap;
 use std::borrow::Borrow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::barred::{Barred, BarredSessions};
 use super::counted::{Counted, OperationCounts};
 use super::domain_tokens::DomainTokens;
 use super::ends::{Cause, Ends};
-use super::index::{Index, shared, shared_rights};
+use super::index::Index;
+use super::loading::Loading;
+use super::owed::{Owed, Unfinished};
+use super::replica::{ANSWERS_ARE_LATE_BY, Sharing};
 use super::store::{Pending, Store, StoreError};
 use super::{Session, SessionRecord};
-use crate::clock::{Clock, UnixMillis, monotonic};
+use crate::clock::{Clock, UnixMillis};
 use crate::identity::{RoleName, UserName};
-use crate::permission::Acl;
 use crate::secret::{KeyHash, PassThroughBuild};
 
 /// How many expired sessions one [`Sessions::sweep`] takes out: about a millisecond of work.
 pub(super) const PORTION: usize = 1000;
+
+/// How long an expiry that one replica gave out is not given out by another.
+const EXPIRY_TAKEN_FOR: Duration = Duration::from_secs(3600);
 
 /// All live sessions. Shared by all threads and outside of the configuration snapshot: a reload loses none.
 pub struct Sessions {
@@ -37,9 +43,11 @@ pub struct Sessions {
     pub(super) clock: Clock,
     barred: Mutex<BarredSessions>,
     /// Ends that the store may not know of yet.
-    owed: Mutex<VecDeque<Owed>>,
+    pub(super) owed: Mutex<VecDeque<Owed>>,
     ends: Ends,
-    store_counts: Arc<OperationCounts>,
+    pub(super) store_counts: Arc<OperationCounts>,
+    /// Of a store that replicas share.
+    pub(super) sharing: Option<Sharing>,
 }
 
 /// What [`Sessions::reconcile`] changed.
@@ -50,23 +58,29 @@ pub struct Reconciled {
 }
 
 impl Sessions {
-    /// Loads what the store holds, less what has expired at the clock's now.
+    /// Loads what the store holds, less what has expired at the clock's now. Of one that replicas share nothing is loaded.
     pub async fn open(store: Arc<dyn Store>, clock: &Clock) -> Result<Self, StoreError> {
         let store_counts = Arc::<OperationCounts>::default();
         let store: Arc<dyn Store> = Arc::new(Counted { store, counts: Arc::clone(&store_counts) });
+        let sharing = store.shared().map(Sharing::new);
         let mut loading = Loading::default();
-        store.load(clock.now(), &mut |record| loading.take(record)).await?;
+        if sharing.is_none() {
+            store.load(clock.now(), &mut |record| loading.take(record)).await?;
+        }
         let by_key = DashMap::with_capacity_and_hasher(loading.sessions.len(), PassThroughBuild::default());
         for session in &loading.sessions {
             by_key.insert(ByKey(Arc::clone(session)), Arc::clone(session));
         }
         let index = Mutex::new(Index::of(&loading.sessions));
-        let domain_tokens = DomainTokens::open(Arc::clone(&store), clock.now()).await?;
+        let domain_tokens = match &sharing {
+            Some(_) => DomainTokens::empty(Arc::clone(&store)),
+            None => DomainTokens::open(Arc::clone(&store), clock.now()).await?,
+        };
         let mut barred = BarredSessions::default();
         store.load_barred(&mut |one| barred.add(one)).await?;
         let (clock, owed, ends, barred) =
             (clock.clone(), Mutex::default(), Ends::default(), Mutex::new(barred));
-        Ok(Self { by_key, index, domain_tokens, store, clock, barred, owed, ends, store_counts })
+        Ok(Self { by_key, index, domain_tokens, store, clock, barred, owed, ends, store_counts, sharing })
     }
 
     /// The session with this key, expired or not: the caller judges. The hot path: one lookup, no store.
@@ -77,18 +91,32 @@ impl Sessions {
 
     /// An expiry that no other session has, or had a moment ago: `wanted`, raised by 1 ms until it is new, so that no
     /// two tokens are the same (contract section 3).
-    #[must_use]
-    pub fn reserve_expiry(&self, wanted: UnixMillis) -> UnixMillis {
-        self.index().give_out_expiry(wanted, self.clock.now())
+    pub async fn reserve_expiry(&self, wanted: UnixMillis) -> Result<UnixMillis, StoreError> {
+        let mut free = self.index().give_out_expiry(wanted, self.clock.now());
+        if let Some(shared) = self.store.shared() {
+            // Of the others, those that a replica gave out lately: an hour is longer than their clocks differ.
+            while !self.takes_local_logins()
+                && !shared.claim(format!("exp:{}", free.0), EXPIRY_TAKEN_FOR).await?
+            {
+                free = self.index().give_out_expiry(UnixMillis(free.0 + 1), self.clock.now());
+            }
+        }
+        Ok(free)
     }
 
     /// Makes a session. Answers only after the store has it for good; after an error, and when the future is
     /// dropped before it has answered, there is none. `most` is how many the user may have (0: any number): past it
     /// his oldest end, here at once and, should the store fail just then, in the store with the next sweep.
     pub async fn create(&self, record: SessionRecord, most: usize) -> Result<Arc<Session>, StoreError> {
-        let unfinished = Unfinished::new(self, vec![Owed::Remove(record.id)]);
-        self.store.put(record.clone()).await?;
-        unfinished.finish();
+        let mut unfinished = Unfinished::new(self, vec![Owed::Remove(record.id)]);
+        match self.store.put(record.clone()).await {
+            Ok(()) => unfinished.finish(),
+            Err(_) if self.takes_local_logins() => {
+                self.note_own(record.id);
+                unfinished.owed = vec![Owed::Put(Box::new(record.clone()))];
+            }
+            Err(error) => return Err(error),
+        }
         let session = self.insert(record);
         if most > 0 && self.end_surplus(&session.user, most).await.is_err() {
             tracing::warn!("the end of surplus sessions is not stored yet");
@@ -99,12 +127,18 @@ impl Sessions {
     /// Makes a session that lives no longer than the process: that of a socket, which does not either.
     #[must_use]
     pub fn create_unstored(&self, record: SessionRecord) -> Arc<Session> {
+        self.note_own(record.id);
         self.insert(record)
     }
 
     /// Ends a session, here at once and in the store before the answer. `false`: there was none (two logouts
-    /// at once: one gets `true`). After an error it has ended here, and the sweep tells the store again.
+    /// at once: one gets `true`). After an error it has ended here, and the sweep tells the store again. One that another
+    /// replica holds ends too.
     pub async fn end(&self, id: &KeyHash, cause: Cause) -> Result<bool, StoreError> {
+        if self.get(id).is_none() {
+            // It is held from here on, where the store knows it.
+            self.find(id).await?;
+        }
         let Some(owed) = self.end_here(id, cause) else { return Ok(false) };
         self.forget_ended(vec![owed]).await.map(|()| true)
     }
@@ -183,33 +217,32 @@ impl Sessions {
             session.mark_ended();
         }
         let unbarred = self.barred().take_expired(now, PORTION);
-        self.owed().extend(expired.iter().map(|s| s.id).chain(unbarred).map(Owed::Remove));
+        // A store that is shared has its own expiry, and is not to announce it.
+        if self.sharing.is_none() {
+            self.owed().extend(expired.iter().map(|s| s.id).chain(unbarred).map(Owed::Remove));
+        }
         if let Err(error) = self.settle().await {
             tracing::warn!(%error, "ended sessions are still in the store");
         }
         expired.len()
     }
 
-    /// After an error what is owed is kept for the next time.
-    async fn settle(&self) -> Result<(), StoreError> {
-        let owed: Vec<_> = {
-            let mut owed = self.owed();
-            let portion = owed.len().min(2 * PORTION);
-            owed.drain(..portion).collect()
-        };
-        if owed.is_empty() { Ok(()) } else { self.forget(owed).await }
-    }
-
     /// The index is held until both have it, so that none can end it in between and leave half of it.
     fn insert(&self, record: SessionRecord) -> Arc<Session> {
         let mut index = self.index();
+        if self.sharing.is_some() && self.barred().has(&record.id) {
+            // Another replica ended it while the store answered.
+            let session = Arc::new(Session::new(record));
+            session.mark_ended();
+            return session;
+        }
         let session = index.add(record);
         self.by_key.insert(ByKey(Arc::clone(&session)), Arc::clone(&session));
         session
     }
 
     /// Takes it out of memory; for the one caller who did, what the store is to be told.
-    fn end_here(&self, id: &KeyHash, cause: Cause) -> Option<Owed> {
+    pub(super) fn end_here(&self, id: &KeyHash, cause: Cause) -> Option<Owed> {
         let mut index = self.index();
         let (_, session) = self.by_key.remove(id)?;
         index.remove(&session);
@@ -219,17 +252,17 @@ impl Sessions {
             self.barred().add(barred);
             Owed::Bar(barred)
         } else {
+            if let Some(sharing) = &self.sharing {
+                sharing.own().remove(id);
+                // Until the store knows, nor a moment later: an answer of it may be on its way.
+                let until = session.expires.max(self.clock.now().plus(ANSWERS_ARE_LATE_BY));
+                self.barred().add(Barred { id: *id, expires: until });
+            }
             Owed::Remove(*id)
         };
         session.mark_ended();
         self.ends.count(cause);
         Some(owed)
-    }
-
-    async fn end_surplus(&self, user: &UserName, keep: usize) -> Result<usize, StoreError> {
-        let all: Vec<_> = self.index().of_user(user).map(|s| s.id).collect();
-        let surplus = all.get(..all.len().saturating_sub(keep)).unwrap_or_default();
-        self.end_all(surplus.iter().copied(), Cause::Surplus).await
     }
 
     pub(super) async fn end_all(
@@ -245,32 +278,6 @@ impl Sessions {
         Ok(count)
     }
 
-    async fn forget_ended(&self, ids: Vec<Owed>) -> Result<(), StoreError> {
-        let ended = monotonic();
-        self.forget(ids).await?;
-        self.ends.stored_after(monotonic().saturating_duration_since(ended));
-        Ok(())
-    }
-
-    pub(super) async fn forget(&self, owed: Vec<Owed>) -> Result<(), StoreError> {
-        let (mut removed, mut barred) = (Vec::new(), Vec::new());
-        for one in &owed {
-            match one {
-                Owed::Remove(id) => removed.push(*id),
-                Owed::Bar(one) => barred.push(*one),
-            }
-        }
-        let unfinished = Unfinished::new(self, owed);
-        if !barred.is_empty() {
-            self.store.bar(barred).await?;
-        }
-        if !removed.is_empty() {
-            self.store.remove(removed).await?;
-        }
-        unfinished.finish();
-        Ok(())
-    }
-
     /// Puts another session with the same key in a session's place. None: it ended meanwhile.
     pub(super) fn replace(
         &self,
@@ -278,6 +285,27 @@ impl Sessions {
         change: impl FnOnce(SessionRecord) -> SessionRecord,
     ) -> Option<(Arc<Session>, Pending<'_, ()>)> {
         let mut index = self.index();
+        let (new, record) = self.put_in_place(&mut index, id, change)?;
+        // Asked while the index is held: a logout that ends the new one asks the store after this, and the
+        // store keeps that order, so that it cannot keep a session which has ended.
+        Some((new, self.store.change(record)))
+    }
+
+    /// As [`Sessions::replace`], of what the store has already.
+    pub(super) fn replace_here(
+        &self,
+        id: &KeyHash,
+        change: impl FnOnce(SessionRecord) -> SessionRecord,
+    ) -> Option<Arc<Session>> {
+        self.put_in_place(&mut self.index(), id, change).map(|(new, _)| new)
+    }
+
+    fn put_in_place(
+        &self,
+        index: &mut Index,
+        id: &KeyHash,
+        change: impl FnOnce(SessionRecord) -> SessionRecord,
+    ) -> Option<(Arc<Session>, SessionRecord)> {
         let old = self.get(id)?;
         index.remove(&old);
         let record = change(old.record());
@@ -285,9 +313,7 @@ impl Sessions {
         // In one step: a request in between must find the one or the other.
         self.by_key.insert(ByKey(Arc::clone(&new)), Arc::clone(&new));
         old.mark_ended();
-        // Asked while the index is held: a logout that ends the new one asks the store after this, and the
-        // store keeps that order, so that it cannot keep a session which has ended.
-        Some((new, self.store.put(record)))
+        Some((new, record))
     }
 
     /// A panic elsewhere leaves both lists usable: no change of them can be seen half done.
@@ -298,17 +324,6 @@ impl Sessions {
     pub(super) fn barred(&self) -> MutexGuard<'_, BarredSessions> {
         self.barred.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn owed(&self) -> MutexGuard<'_, VecDeque<Owed>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the store is to be told of an end.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Owed {
-    Remove(KeyHash),
-    Bar(Barred),
 }
 
 /// A session found by its id: the map holds pointers, a third of what ids would take, and the id that it
@@ -334,46 +349,3 @@ impl PartialEq for ByKey {
 }
 
 impl Eq for ByKey {}
-
-/// Sessions as they come from the store, one copy of each name.
-#[derive(Default)]
-struct Loading {
-    sessions: Vec<Arc<Session>>,
-    users: HashSet<UserName>,
-    roles: HashSet<RoleName>,
-    acls: HashSet<Arc<Acl>>,
-}
-
-impl Loading {
-    fn take(&mut self, mut record: SessionRecord) {
-        record.user = shared(&mut self.users, record.user);
-        record.role = shared(&mut self.roles, record.role);
-        record.adopted = record.adopted.map(|rights| shared_rights(&mut self.acls, rights));
-        self.sessions.push(Arc::new(Session::new(record)));
-    }
-}
-
-/// Sessions that the store is being asked about. Dropped before it has answered - an error, or a client who
-/// went away - it leaves them to the sweep, for the store may have them.
-struct Unfinished<'a> {
-    sessions: &'a Sessions,
-    owed: Vec<Owed>,
-}
-
-impl<'a> Unfinished<'a> {
-    fn new(sessions: &'a Sessions, owed: Vec<Owed>) -> Self {
-        Self { sessions, owed }
-    }
-
-    fn finish(mut self) {
-        self.owed.clear();
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if !self.owed.is_empty() {
-            self.sessions.owed().extend(self.owed.drain(..));
-        }
-    }
-}

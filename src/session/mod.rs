@@ -11,9 +11,15 @@ mod file;
 mod file_rows;
 mod file_writer;
 pub mod filter;
+pub mod freshness;
 mod index;
+mod loading;
 pub mod map;
 mod memory;
+mod owed;
+pub mod redis;
+pub mod replica;
+pub mod shared;
 pub mod store;
 mod taken_over;
 pub mod token;
@@ -149,6 +155,8 @@ impl Session {
 pub struct SessionSettings {
     /// The store's file; none: memory only.
     pub file: Option<std::path::PathBuf>,
+    /// Instead of a file: shared with other replicas.
+    pub redis: Option<redis::RedisSettings>,
     pub adopt: Option<adopter::AdoptSettings>,
 }
 

@@ -1,6 +1,7 @@
-//! Where sessions outlive the process: the trait that each store keeps (file, memory, later Redis).
+//! Where sessions outlive the process: the trait that each store keeps (file, memory, Redis).
 //!
-//! A store is asked at start, at logins and at logouts; a request that is checked never waits for one.
+//! A store is asked at start, at logins and at logouts; a request that is checked waits for one only where replicas share it
+//! and its session is not known here yet.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 pub use super::barred::Barred;
 use super::file::FileStore;
 use super::memory::MemoryOnly;
+use super::redis::RedisStore;
+use super::shared::Shared;
 use super::token::DomainToken;
 use super::{SessionRecord, SessionSettings};
 use crate::clock::UnixMillis;
@@ -32,6 +35,15 @@ pub trait Store: Send + Sync {
     fn load<'a>(&'a self, now: UnixMillis, each: Each<'a>) -> Pending<'a, ()>;
     /// Keeps a record, in place of one with the same id.
     fn put(&self, record: SessionRecord) -> Pending<'_, ()>;
+    /// Keeps the record of a session that an engine made, unless it has one; `false`: it was barred, and stays so.
+    fn adopt(&self, record: SessionRecord) -> Pending<'_, bool> {
+        let kept = self.put(record);
+        Box::pin(async { kept.await.map(|()| true) })
+    }
+    /// Keeps what a record is now, unless it was removed meanwhile.
+    fn change(&self, record: SessionRecord) -> Pending<'_, ()> {
+        self.put(record)
+    }
     /// Forgets these, barred or not; one that it does not have is no error.
     fn remove(&self, ids: Vec<KeyHash>) -> Pending<'_, ()>;
     /// Forgets these sessions, and keeps that they have ended until they would have expired.
@@ -44,8 +56,12 @@ pub trait Store: Send + Sync {
     fn put_token(&self, token: DomainToken) -> Pending<'_, ()>;
     /// Forgets a minted domain token; one that it does not have is no error.
     fn remove_token(&self, id: String) -> Pending<'_, ()>;
-    /// For logs and metrics: `memory`, `file`.
+    /// For logs and metrics: `memory`, `file`, `redis`.
     fn name(&self) -> &'static str;
+    /// Itself, where several replicas share it: they hold what they use, and nothing is loaded at start.
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
 }
 
 /// Why a store could not do it: to the client this is a 503.
@@ -56,11 +72,12 @@ pub struct StoreError {
     pub what: String,
 }
 
-/// The store that the configuration names.
+/// The store that the configuration names. One that is shared may not be reached yet.
 pub fn open(settings: &SessionSettings) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(match &settings.file {
-        Some(file) => Arc::new(FileStore::open(file)?),
-        None => Arc::new(MemoryOnly),
+    Ok(match (&settings.redis, &settings.file) {
+        (Some(redis), _) => Arc::new(RedisStore::open(redis.clone())?),
+        (None, Some(file)) => Arc::new(FileStore::open(file)?),
+        (None, None) => Arc::new(MemoryOnly),
     })
 }
 
@@ -88,6 +105,14 @@ pub(super) mod contract {
         }
     }
 
+    /// Far enough ahead for a store with a clock of its own.
+    pub(in crate::session) const FAR: u64 = 4_000_000_000_000;
+
+    /// As [`record`], so long after [`FAR`].
+    fn far(key: &str, user: &str, expires: u64) -> SessionRecord {
+        record(key, user, FAR + expires)
+    }
+
     pub(in crate::session) async fn all(store: &dyn Store, now: u64) -> BTreeMap<KeyHash, SessionRecord> {
         let mut found = BTreeMap::new();
         let mut take = |record: SessionRecord| assert!(found.insert(record.id, record).is_none());
@@ -98,8 +123,8 @@ pub(super) mod contract {
     /// `reopen` gives the store that a process started later would open; the one given to it is closed.
     pub(in crate::session) async fn holds_for<S: Store>(store: S, reopen: impl Fn(S) -> S) {
         assert!(all(&store, 0).await.is_empty());
-        store.put(record("a", "low@example.org", 100)).await.unwrap();
-        store.put(record("b", "\u{44e}\0\u{1f511}@example.org", 200)).await.unwrap();
+        store.put(far("a", "low@example.org", 100)).await.unwrap();
+        store.put(far("b", "\u{44e}\0\u{1f511}@example.org", 200)).await.unwrap();
         store.put(record("c", "root", u64::MAX)).await.unwrap();
         let store = reopen(store);
         keeps_every_field(&store).await;
@@ -110,29 +135,35 @@ pub(super) mod contract {
         keeps_domain_tokens(store, reopen).await;
     }
 
-    async fn barred(store: &dyn Store) -> Vec<Barred> {
+    /// A shared store has it under the session's id, another hands all of them out.
+    async fn is_barred(store: &dyn Store, barred: Barred) -> bool {
         let mut found = Vec::new();
         store.load_barred(&mut |one| found.push(one)).await.unwrap();
-        found
+        match store.shared() {
+            Some(shared) => {
+                matches!(shared.find(barred.id).await.unwrap(), super::super::shared::Kept::Barred)
+            }
+            None => found == [barred],
+        }
     }
 
     async fn bars_what_has_ended<S: Store>(store: S, reopen: &impl Fn(S) -> S) -> S {
         let acl = [("cdr", [Permission::Read, Permission::ReadOwn].into_iter().collect())];
         let listed = Rights::Listed(Arc::new(acl.into_iter().collect()));
-        store.put(SessionRecord { adopted: Some(listed.clone()), ..record("e", "u", 500) }).await.unwrap();
-        store.put(SessionRecord { adopted: Some(Rights::OfRole), ..record("f", "u", 500) }).await.unwrap();
+        store.put(SessionRecord { adopted: Some(listed.clone()), ..far("e", "u", 500) }).await.unwrap();
+        store.put(SessionRecord { adopted: Some(Rights::OfRole), ..far("f", "u", 500) }).await.unwrap();
         let store = reopen(store);
         let found = all(&store, 0).await;
         assert_eq!(found[&KeyHash::of("e")].adopted, Some(listed));
         assert_eq!(found[&KeyHash::of("f")].adopted, Some(Rights::OfRole));
         assert_eq!(found[&KeyHash::of("b")].adopted, None);
-        let ended = Barred { id: KeyHash::of("e"), expires: UnixMillis(500) };
+        let ended = Barred { id: KeyHash::of("e"), expires: UnixMillis(FAR + 500) };
         store.bar(vec![ended]).await.unwrap();
         let store = reopen(store);
         assert!(!all(&store, 0).await.contains_key(&KeyHash::of("e")));
-        assert_eq!(barred(&store).await, [ended]);
+        assert!(is_barred(&store, ended).await);
         store.remove(vec![ended.id]).await.unwrap();
-        assert!(barred(&store).await.is_empty());
+        assert!(!is_barred(&store, ended).await);
         store
     }
 
@@ -165,22 +196,24 @@ pub(super) mod contract {
     async fn keeps_every_field(store: &dyn Store) {
         let found = all(store, 0).await;
         assert_eq!(found.len(), 3);
-        let (kept, put) = (&found[&KeyHash::of("a")], record("a", "low@example.org", 100));
+        let (kept, put) = (&found[&KeyHash::of("a")], far("a", "low@example.org", 100));
         assert!(kept.token.matches(&put.token));
         assert_eq!(
-            (&kept.user, &kept.role, kept.created, kept.expires, kept.client, kept.last_used),
-            (&put.user, &put.role, put.created, put.expires, put.client, put.last_used)
+            (&kept.user, &kept.role, kept.created, kept.expires, kept.client),
+            (&put.user, &put.role, put.created, put.expires, put.client)
         );
+        // What replicas share does not say when one of them has seen it last.
+        assert!(kept.last_used == put.last_used || store.shared().is_some());
         assert_eq!(found[&KeyHash::of("b")].user.as_str(), "\u{44e}\0\u{1f511}@example.org");
     }
 
     async fn skips_what_has_expired(store: &dyn Store) {
-        assert_eq!(all(store, 99).await.len(), 3);
-        assert_eq!(all(store, 100).await.len(), 2);
+        assert_eq!(all(store, FAR + 99).await.len(), 3);
+        assert_eq!(all(store, FAR + 100).await.len(), 2);
     }
 
     async fn replaces_and_removes<S: Store>(store: S, reopen: impl Fn(S) -> S) -> S {
-        store.put(record("b", "other@example.org", 300)).await.unwrap();
+        store.put(far("b", "other@example.org", 300)).await.unwrap();
         store.remove(vec![KeyHash::of("a"), KeyHash::of("never there")]).await.unwrap();
         let store = reopen(store);
         let found = all(&store, 0).await;
@@ -190,7 +223,7 @@ pub(super) mod contract {
     }
 
     async fn keeps_the_order_of_calls(store: &dyn Store) {
-        drop(store.put(record("d", "low@example.org", 400)));
+        drop(store.put(far("d", "low@example.org", 400)));
         store.remove(vec![KeyHash::of("d")]).await.unwrap();
         assert!(!all(store, 0).await.contains_key(&KeyHash::of("d")));
     }

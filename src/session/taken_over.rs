@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::adopted::Rights;
 use super::barred::Barred;
-use super::map::{ByKey, Owed, Sessions};
+use super::ends::Cause;
+use super::map::{ByKey, Sessions};
+use super::owed::Owed;
 use super::store::StoreError;
 use super::{Session, SessionRecord};
 use crate::clock::UnixMillis;
@@ -32,10 +34,17 @@ impl Sessions {
                 adopted.set_asked(now);
             }
             self.by_key.insert(ByKey(Arc::clone(&session)), Arc::clone(&session));
-            (session, self.store.put(record))
+            self.note_own(record.id);
+            (session, self.store.adopt(record))
         };
-        if let Err(error) = stored.await {
-            tracing::warn!(%error, "an adopted session is not stored");
+        match stored.await {
+            Ok(true) => self.is_stored(&session.id),
+            Ok(false) => {
+                // Another replica ended it.
+                let _told: Option<Owed> = self.end_here(&session.id, Cause::Elsewhere);
+                return None;
+            }
+            Err(error) => tracing::warn!(%error, "an adopted session is not stored"),
         }
         Some(session)
     }
@@ -89,7 +98,6 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::session::ends::Cause;
     use crate::session::memory::double::KeepsInMemory;
     use crate::session::store::contract::record;
 

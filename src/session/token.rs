@@ -48,6 +48,8 @@ pub enum Reading {
     ExpiredSession,
     /// HS256 by the key of ours, a session's that expires then, but no such session is known.
     Session(UnixMillis),
+    /// As before, by a previous key of ours: good where the session is known, which a shared store may say.
+    OldSession,
     /// Says (unverified) that it is a domain token, but algorithm, `crit`, signature or `exp` are not good.
     BadDomain,
     /// None of these.
@@ -153,6 +155,7 @@ impl Tokens {
         let older = self.previous.iter().find_map(|key| self.verified(token, key));
         match older.map(|claims| judge(claims, now)) {
             Some(domain @ Reading::Domain(_)) => domain,
+            Some(Reading::Session(_)) => Reading::OldSession,
             _ if says_domain(token) => Reading::BadDomain,
             _ => Reading::Other,
         }
@@ -296,7 +299,8 @@ mod tests {
     fn previous_keys_are_good_for_domain_tokens_alone() {
         let tokens = tokens_with(b"new", &[SECRET]);
         assert!(matches!(tokens.read(&make(HS256, DOMAIN, SECRET), UnixMillis(1)), Reading::Domain(_)));
-        assert_eq!(tokens.read(&make(HS256, r#"{"exp":9}"#, SECRET), UnixMillis(1)), Reading::Other);
+        assert_eq!(tokens.read(&make(HS256, r#"{"exp":9}"#, SECRET), UnixMillis(1)), Reading::OldSession);
+        assert_eq!(tokens.read(&make(HS256, r#"{"exp":9}"#, SECRET), UnixMillis(9)), Reading::Other);
     }
 
     #[test]

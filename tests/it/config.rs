@@ -193,8 +193,7 @@ fn no_listener_and_tls_without_a_certificate_are_faults() {
 #[test]
 fn what_comes_later_is_known_to_check_and_refused_by_run() {
     type Change = fn(&mut Settings);
-    let cases: &[(Change, &str)] =
-        &[(|s| s.set("sessions.redis", "{ url = 'redis://127.0.0.1:6379/0' }"), "redis")];
+    let cases: &[(Change, &str)] = &[(|s| s.set("listen.proxy_protocol", "true"), "proxy_protocol")];
     for (change, word) in cases {
         let prepared = Prepared::new(change);
         let checked = prepared.call("check");

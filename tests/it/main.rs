@@ -50,6 +50,8 @@ mod path;
 mod permission;
 mod reload;
 mod replay;
+mod replicas;
+mod replicas_apart;
 mod rolling;
 mod routes;
 mod second_factor;

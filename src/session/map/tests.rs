@@ -41,7 +41,7 @@ async fn what_the_store_holds_is_there_after_opening() {
     sessions.create(record("b", "u", 200), 0).await.unwrap();
     let again = Sessions::open(store as _, &Clock::manual(UnixMillis(100))).await.unwrap();
     assert_eq!(ids(&again, "u"), [KeyHash::of("b")]);
-    assert_eq!(again.reserve_expiry(UnixMillis(200)), UnixMillis(201));
+    assert_eq!(again.reserve_expiry(UnixMillis(200)).await.unwrap(), UnixMillis(201));
 }
 
 #[tokio::test]

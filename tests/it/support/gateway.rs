@@ -94,6 +94,16 @@ impl TestGateway {
         .await
     }
 
+    /// Starts what was prepared and waits for no more than the operator's listener.
+    pub async fn run_unready(prepared: Prepared) -> Self {
+        let lines = Lines::default();
+        let process = Process::run(&prepared.config(), &prepared.env, &lines);
+        let admin = prepared.ports[2].addr();
+        super::wait::until_async("the operator's listener", || async move { connected(admin).await.is_ok() })
+            .await;
+        Self { prepared, process, lines }
+    }
+
     /// Starts what was prepared; on ports of the next attempt when another program was faster.
     pub async fn run(mut prepared: Prepared) -> Self {
         let lines = Lines::default();

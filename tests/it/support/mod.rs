@@ -5,7 +5,7 @@
 //! - [`Collector`] keeps every span that is exported;
 //! - [`Engine`] stands in for a Webitel engine, holes included;
 //! - [`TestClient`] has every byte of an HTTP/1.1 connection in the test's hands, [`h2::H2Client`] speaks HTTP/2;
-//! - [`Peer`] is another server of the trade, the real program;
+//! - [`Peer`] is another server of the trade, the real program, [`Redis`] is Redis;
 //! - nothing sleeps for a fixed time to wait: what is awaited is polled for, with a bound (`wait`).
 
 pub mod answer;
@@ -19,6 +19,7 @@ pub mod jwt;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod redis;
 mod replies;
 pub mod session;
 pub mod settings;
@@ -34,6 +35,7 @@ pub use collector::Collector;
 pub use engine::Engine;
 pub use gateway::{Prepared, TestGateway};
 pub use peer::Peer;
+pub use redis::Redis;
 pub use session::Session;
 pub use settings::{DOMAIN, PASSWORD, SECRET};
 pub use upstream::TestUpstream;

@@ -68,7 +68,7 @@ impl Drop for Peer {
 }
 
 /// Where a program is. None, and a line about it, when it is not installed.
-fn installed(name: &str) -> Option<PathBuf> {
+pub fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let program = folders.map(|folder| folder.join(name)).find(|program| program.is_file());

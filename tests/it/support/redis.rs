@@ -1,0 +1,149 @@
+//! A real redis-server, alone: left out like a [`super::Peer`] where it is not installed.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::ports::{Port, connected};
+use super::settings::Settings;
+use super::wait::until_async;
+
+pub struct Redis {
+    wire: Option<Wire>,
+    child: Option<Child>,
+    port: Port,
+    folder: TempDir,
+    args: Vec<String>,
+}
+
+impl Redis {
+    /// One that keeps nothing on disk.
+    pub async fn start() -> Option<Self> {
+        Self::with(&["--save", "", "--appendonly", "no"]).await
+    }
+
+    pub async fn with(args: &[&str]) -> Option<Self> {
+        super::peer::installed("redis-server")?;
+        let (port, folder) = (Port::claim(), TempDir::new().unwrap());
+        let args = args.iter().map(|arg| arg.replace("FOLDER", folder.path().to_str().unwrap())).collect();
+        let mut redis = Self { wire: None, child: None, port, folder, args };
+        redis.run().await;
+        Some(redis)
+    }
+
+    /// Starts it, again after [`Redis::kill`].
+    pub async fn run(&mut self) {
+        let port = self.port.addr().port().to_string();
+        let log = self.folder.path().join("redis.log");
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &port])
+            .args(["--logfile", log.to_str().unwrap()])
+            .args(&self.args)
+            .current_dir(self.folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server starts");
+        self.child = Some(child);
+        let addr = self.port.addr();
+        until_async("Redis to listen", || async move { connected(addr).await.is_ok() }).await;
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Stops it where it stands: its sockets stay open and nothing is answered.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// What `redis-cli` prints.
+    pub fn cli(&self, args: &[&str]) -> String {
+        let port = self.port.addr().port().to_string();
+        let output = Command::new("redis-cli").args(["-p", &port]).args(args).output().expect("redis-cli");
+        assert!(output.status.success(), "redis-cli {args:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.addr().port()
+    }
+
+    /// Has a gateway keep its sessions here.
+    pub fn in_use(&self, settings: &mut Settings) {
+        settings.unset("sessions.file");
+        let addr = self.wire.as_ref().map_or(self.port.addr(), |wire| wire.addr);
+        settings.set("sessions.redis.url", &format!("'redis://{addr}/0'"));
+    }
+
+    /// Gateways reach it by a wire that can be cut.
+    pub async fn behind_a_wire(mut self) -> Self {
+        self.wire = Some(Wire::to(self.port.addr()).await);
+        self
+    }
+
+    /// Cuts the wire, or mends it: what is sent stays where it is, and no end is told.
+    pub fn cut(&self, to_redis: bool, from_redis: bool) {
+        let wire = self.wire.as_ref().expect("behind a wire");
+        wire.to.send_replace(to_redis);
+        wire.from.send_replace(from_redis);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+}
+
+/// Copies bytes both ways, each way until it is cut.
+struct Wire {
+    addr: SocketAddr,
+    to: watch::Sender<bool>,
+    from: watch::Sender<bool>,
+}
+
+impl Wire {
+    async fn to(redis: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (to, from) = (watch::Sender::new(false), watch::Sender::new(false));
+        let (cut_to, cut_from) = (to.subscribe(), from.subscribe());
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(redis).await else { continue };
+                let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                tokio::spawn(copy(near_in, far_out, cut_to.clone()));
+                tokio::spawn(copy(far_in, near_out, cut_from.clone()));
+            }
+        });
+        Self { addr, to, from }
+    }
+}
+
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut cut: watch::Receiver<bool>) {
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        if cut.wait_for(|cut| !cut).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
