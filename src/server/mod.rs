@@ -1,6 +1,7 @@
 //! Bytes become requests. Knows connections, TLS and HTTP, but no policy.
 //!
-//! `listener` binds, or takes what [`inherited`] was handed over, [`worker`] runs a thread a core and accepts, `connection` speaks HTTP and keeps the limits,
+//! `listener` binds, or takes what [`inherited`] was handed over, [`worker`] runs a thread a core and accepts, `reception` deals with
+//! what stands before HTTP ([`proxy_protocol`], [`tls`]), `connection` speaks HTTP and keeps the limits,
 //! `exchanges` hands each request to the [`Handler`]. Which requests are no good HTTP although hyper takes them is
 //! said by [`framing_fault`], with what `framing` has seen of the bytes.
 
@@ -15,6 +16,8 @@ mod io;
 mod listener;
 mod own;
 mod patience;
+pub mod proxy_protocol;
+mod reception;
 pub mod tls;
 mod wellformed;
 pub mod worker;
@@ -60,6 +63,8 @@ pub struct ListenSettings {
     /// The external authorizers (contract section 5).
     pub authz: Option<SocketAddr>,
     pub ext_authz: Option<SocketAddr>,
+    /// Trusted proxies begin each connection to `https` and `http` with a PROXY protocol header.
+    pub proxy_protocol: bool,
     pub trusted_proxies: TrustedProxies,
 }
 

@@ -216,7 +216,6 @@ fn faults_of_roles_and_users() {
 #[test]
 fn sections_of_later_versions_are_known_checked_and_noted() {
     let scene = Scene::new()
-        .edit("postern.toml", "[tls]", "proxy_protocol = true\n[tls]")
         .edit(
             "postern.toml",
             "file = \"users.toml\"",
@@ -242,7 +241,7 @@ max_lookups_per_second = 50
         );
     let noted = scene.told(&scene.good().unsupported);
     let keys: Vec<_> = noted.iter().map(|fault| fault.split(": ").nth(1).unwrap()).collect();
-    let expected = ["listen.proxy_protocol", "sessions.redis"];
+    let expected = ["sessions.redis"];
     assert_eq!(keys, expected, "{noted:#?}");
 }
 
