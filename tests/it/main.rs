@@ -48,6 +48,7 @@ mod nginx;
 mod parity;
 mod path;
 mod permission;
+mod proxy_protocol;
 mod reload;
 mod replay;
 mod rolling;
