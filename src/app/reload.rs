@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::assemble::{Assembled, Base, assemble};
 use crate::admin::control::{Faults, Reloaded};
 use crate::admin::frame::{Gate, LiveGate};
 use crate::config::{self, Loaded, NamedFile, Refused, Settings, Source};
 use crate::gateway::live::LiveCell;
-use crate::server::worker;
+use crate::server::{Limits, worker};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{LogFormat, TraceSettings, audit, log};
 
@@ -40,6 +41,7 @@ pub(super) struct Fixed {
     authz: Option<SocketAddr>,
     ext_authz: Option<SocketAddr>,
     proxy_protocol: bool,
+    send_timeout: Duration,
     admin: Option<SocketAddr>,
     store: Option<PathBuf>,
     format: LogFormat,
@@ -54,6 +56,7 @@ impl Fixed {
             authz: settings.listen.authz,
             ext_authz: settings.listen.ext_authz,
             proxy_protocol: settings.listen.proxy_protocol,
+            send_timeout: settings.limits.send_timeout,
             admin: settings.admin.as_ref().map(|admin| admin.addr),
             store: settings.sessions.file.clone(),
             format: settings.log.format,
@@ -69,6 +72,7 @@ impl Fixed {
             ("listen.authz", self.authz == other.authz),
             ("listen.ext_authz", self.ext_authz == other.ext_authz),
             ("listen.proxy_protocol", self.proxy_protocol == other.proxy_protocol),
+            ("limits.send_timeout", self.send_timeout == other.send_timeout),
             ("listen.admin", self.admin == other.admin),
             ("sessions.file", self.store == other.store),
             ("log.format", self.format == other.format),
@@ -138,7 +142,9 @@ impl Reloader {
             assembled.map_err(|e| vec![e.to_string()])?;
 
         log::set_level(log.level);
-        self.server.limits.store(Arc::new(live.limits.clone()));
+        // The listeners' sockets keep theirs; HTTP/2 is to do the same.
+        let limits = Limits { send_timeout: self.fixed.send_timeout, ..live.limits.clone() };
+        self.server.limits.store(Arc::new(limits));
         self.server.trusted_proxies.store(Arc::new(live.trusted.clone()));
         if let Some(tls) = tls {
             self.server.tls.store(Some(Arc::new(tls)));

@@ -18,6 +18,7 @@ mod own;
 mod patience;
 pub mod proxy_protocol;
 mod reception;
+mod taken;
 pub mod tls;
 mod wellformed;
 pub mod worker;
@@ -89,6 +90,8 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     pub idle_timeout: Duration,
     pub body_timeout: Duration,
+    /// Of an answer, without the client taking any of it.
+    pub send_timeout: Duration,
     pub handshake_timeout: Duration,
     pub max_header_bytes: usize,
     pub drain_delay: Duration,
@@ -103,6 +106,7 @@ impl Default for Limits {
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(120),
             handshake_timeout: Duration::from_secs(10),
             max_header_bytes: 32 * 1024,
             drain_delay: Duration::ZERO,

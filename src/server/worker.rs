@@ -21,7 +21,7 @@ use super::connection::Setting;
 use super::counts::ServerCounts;
 use super::draining::Draining;
 use super::inherited::Inherited;
-use super::listener::{Bound, accept, accept_waiting};
+use super::listener::{Bound, Sharing, accept, accept_waiting};
 use super::reception::{self, Desk, Speaks, serve_proxied};
 use super::{Handler, Limits, ListenSettings};
 use crate::drain::{Drain, DrainGuard};
@@ -70,10 +70,11 @@ impl Listeners {
             .map(|(kind, addr)| inherited.take(kind.as_str(), *addr))
             .collect::<Result<Vec<_>, _>>()?;
         inherited.finish()?;
+        let sharing = Sharing { threads, send_timeout: limits.send_timeout };
         let bound = wanted
             .into_iter()
             .zip(handed_over)
-            .map(|(listener, sockets)| Bound::inheriting(listener, sockets, threads))
+            .map(|(listener, sockets)| Bound::inheriting(listener, sockets, sharing))
             .collect::<io::Result<_>>()?;
         let live = Live {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
@@ -98,12 +99,13 @@ impl Listeners {
         drain: Drain,
     ) -> io::Result<Self> {
         let threads = NonZeroUsize::MIN;
+        let sharing = Sharing { threads, send_timeout: limits.send_timeout };
         let live = Live {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             trusted_proxies: Arc::default(),
             tls: Arc::default(),
         };
-        let bound = vec![Bound::inheriting((ListenerKind::Http, addr), handed_over, threads)?];
+        let bound = vec![Bound::inheriting((ListenerKind::Http, addr), handed_over, sharing)?];
         Ok(Self { bound, proxy_protocol: false, threads, live, drain, counts: ServerCounts::default() })
     }
 
