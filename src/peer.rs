@@ -20,6 +20,12 @@ pub enum ListenerKind {
 impl ListenerKind {
     pub const ALL: [Self; 4] = [Self::Https, Self::Http, Self::Authz, Self::ExtAuthz];
 
+    /// Whether requests come in by it, and not questions about them.
+    #[must_use]
+    pub fn is_gateway(self) -> bool {
+        matches!(self, Self::Https | Self::Http)
+    }
+
     /// The key of `[listen]`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -35,6 +41,7 @@ impl ListenerKind {
 /// The other end of one connection. Made once a connection, shared by its requests.
 #[derive(Clone, Debug)]
 pub struct Peer {
+    /// Of the connection, or of the client that a trusted proxy named for it (`listen.proxy_protocol`).
     pub addr: SocketAddr,
     pub listener: ListenerKind,
     /// Whether its forwarded headers are believed (`listen.trusted_proxies`).

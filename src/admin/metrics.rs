@@ -158,6 +158,11 @@ fn connections(out: &mut Exposition, control: &Control) {
         let (version, result) = how.words();
         handshakes.add(&[("version", version), ("result", result)], n);
     }
+    let mut headers = out
+        .counter("postern_proxy_headers_total", "PROXY protocol headers that trusted proxies had to send.");
+    for (what, n) in control.server.proxy_headers() {
+        headers.add(&[("result", what.as_str())], n);
+    }
 }
 
 fn program(out: &mut Exposition, control: &Control) {

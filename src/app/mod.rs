@@ -2,6 +2,7 @@
 //! end.
 
 mod assemble;
+pub mod process;
 mod reload;
 mod watch;
 
@@ -85,6 +86,7 @@ pub fn run_then(source: Source, loaded: Loaded, inherited: Inherited, ready: imp
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    process::raise_descriptors(loaded.settings.limits.max_connections);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),

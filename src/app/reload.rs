@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::assemble::{Assembled, Base, assemble};
 use crate::admin::control::{Faults, Reloaded};
 use crate::admin::frame::{Gate, LiveGate};
 use crate::config::{self, Loaded, NamedFile, Refused, Settings, Source};
 use crate::gateway::live::LiveCell;
-use crate::server::worker;
+use crate::server::{Limits, worker};
 use crate::session::redis::Place;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{LogFormat, TraceSettings, audit, log};
@@ -40,6 +41,8 @@ pub(super) struct Fixed {
     http: Option<SocketAddr>,
     authz: Option<SocketAddr>,
     ext_authz: Option<SocketAddr>,
+    proxy_protocol: bool,
+    send_timeout: Duration,
     admin: Option<SocketAddr>,
     store: Option<PathBuf>,
     redis: Option<(Place, Option<String>)>,
@@ -54,6 +57,8 @@ impl Fixed {
             http: settings.listen.http,
             authz: settings.listen.authz,
             ext_authz: settings.listen.ext_authz,
+            proxy_protocol: settings.listen.proxy_protocol,
+            send_timeout: settings.limits.send_timeout,
             admin: settings.admin.as_ref().map(|admin| admin.addr),
             store: settings.sessions.file.clone(),
             redis: settings
@@ -73,6 +78,8 @@ impl Fixed {
             ("listen.http", self.http == other.http),
             ("listen.authz", self.authz == other.authz),
             ("listen.ext_authz", self.ext_authz == other.ext_authz),
+            ("listen.proxy_protocol", self.proxy_protocol == other.proxy_protocol),
+            ("limits.send_timeout", self.send_timeout == other.send_timeout),
             ("listen.admin", self.admin == other.admin),
             ("sessions.file", self.store == other.store),
             ("sessions.redis", self.redis == other.redis),
@@ -143,7 +150,9 @@ impl Reloader {
             assembled.map_err(|e| vec![e.to_string()])?;
 
         log::set_level(log.level);
-        self.server.limits.store(Arc::new(live.limits.clone()));
+        // The listeners' sockets keep theirs; HTTP/2 is to do the same.
+        let limits = Limits { send_timeout: self.fixed.send_timeout, ..live.limits.clone() };
+        self.server.limits.store(Arc::new(limits));
         self.server.trusted_proxies.store(Arc::new(live.trusted.clone()));
         if let Some(tls) = tls {
             self.server.tls.store(Some(Arc::new(tls)));

@@ -114,6 +114,10 @@ fn run(config: Option<PathBuf>) -> ExitCode {
         Ok(inherited) => inherited,
         Err(fault) => return wrong_usage("run", &fault.to_string()),
     };
+    // Before the first secret is read.
+    if let Err(error) = app::process::hide_memory() {
+        tell(iter::once(format!("postern run: memory may be written to core files: {error}")));
+    }
     let source = Source::from_process(config);
     match config::load(&source) {
         Ok(loaded) if !loaded.unsupported.is_empty() => wrong(&loaded.unsupported),

@@ -149,6 +149,7 @@ pub(super) fn limits(table: Option<Table>, f: &mut Findings) -> Limits {
         header_read_timeout: table.duration("header_read_timeout", d.header_read_timeout, f),
         idle_timeout: table.duration("idle_timeout", d.idle_timeout, f),
         body_timeout: table.duration("body_timeout", d.body_timeout, f),
+        send_timeout: table.duration("send_timeout", d.send_timeout, f),
         handshake_timeout: table.duration("handshake_timeout", d.handshake_timeout, f),
         max_header_bytes: table.size("max_header_bytes", d.max_header_bytes, 1024..=16 * 1024 * 1024, f),
         drain_delay: table.duration_or_zero("drain_delay", d.drain_delay, f),

@@ -22,12 +22,15 @@ pub(super) struct Listen {
 
 pub(super) fn listen(mut table: Table, f: &mut Findings) -> Listen {
     let [https, http, authz, ext_authz, admin] = addresses(&mut table, f);
-    if table.bool("proxy_protocol", false, f) {
-        table.not_yet("proxy_protocol", f);
-    }
+    let proxy_protocol = table.bool("proxy_protocol", false, f);
     let trusted = table.parsed_list("trusted_proxies", f, values::network).unwrap_or_default();
     if !table.has("https") && !table.has("http") {
         table.fault("https", "is missing, and so is listen.http; one of them must be there", f);
+    }
+    if proxy_protocol && trusted.is_empty() {
+        let what = "is of no use without trusted_proxies: headers are read from them alone; name the addresses that \
+                    the proxies connect from";
+        table.fault("proxy_protocol", what, f);
     }
     for (name, addr) in [("authz", authz), ("ext_authz", ext_authz)] {
         if trusted.is_empty() && addr.is_some_and(|addr| !addr.ip().is_loopback()) {
@@ -38,7 +41,8 @@ pub(super) fn listen(mut table: Table, f: &mut Findings) -> Listen {
     }
     let (https_place, admin_place) = (table.place_of("https"), table.place_of("admin"));
     table.finish(f);
-    let settings = ListenSettings { https, http, authz, ext_authz, trusted_proxies: TrustedProxies(trusted) };
+    let trusted_proxies = TrustedProxies(trusted);
+    let settings = ListenSettings { https, http, authz, ext_authz, proxy_protocol, trusted_proxies };
     Listen { settings, admin, https_place, admin_place }
 }
 

@@ -19,6 +19,7 @@ use super::draining::{DrainListener, Draining};
 use super::exchanges::{Count, Exchanges};
 use super::io::{ClientIo, Reading, Seen};
 use super::patience::{Patience, Verdict};
+use super::taken::Taken;
 use super::{Handler, Limits};
 use crate::peer::Peer;
 
@@ -32,9 +33,13 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// at most as large).
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams reset by the client before they were accepted, and streams that we had to reset, before the
-/// connection is ended (CVE-2023-44487, RUSTSEC-2024-0003).
+/// connection is ended (CVE-2023-44487 and RUSTSEC-2024-0003; CVE-2025-8671).
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_ERROR_RESETS: usize = 256;
+/// Bytes of a frame's payload, and of the table that requests' headers are compressed with: the least there is
+/// (RFC 9113 section 6.5.2), so one frame of a client is never large.
+const MAX_FRAME: u32 = 16 * 1024;
+const HEADER_TABLE: u32 = 4096;
 /// HTTP/2 clients that have vanished are found by pings.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -82,7 +87,8 @@ where
 }
 
 /// Answers are written from one flat buffer: with headers and small bodies that is cheaper than `writev`, and
-/// TLS would copy them anyway. `pipeline_flush` is off: with it hyper buffers an answer without bound while its
+/// TLS would copy them anyway. A request may have 100 headers: hyper's own limit, which is not set here because any
+/// limit that is set costs an allocation a request. `pipeline_flush` is off: with it hyper buffers an answer without bound while its
 /// body has data, and holds an answer back while half a next request stands in the buffer.
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
@@ -97,9 +103,15 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
+/// Every limit there is. What h2 bounds besides, by itself: CONTINUATION frames by what `max_header_list_size` needs
+/// (CVE-2024-27316), empty and tiny DATA frames (CVE-2019-9518), and one answer to PING and one to SETTINGS at a time,
+/// before which it reads no further (CVE-2019-9512, CVE-2019-9515).
 fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let mut builder = http2::Builder::new(LocalExecutor { send_timeout: limits.send_timeout });
     builder
+        .adaptive_window(false)
+        .max_frame_size(MAX_FRAME)
+        .header_table_size(HEADER_TABLE)
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -113,13 +125,15 @@ fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
     builder
 }
 
-/// Streams run on the connection's own thread.
+/// Streams run on the connection's own thread, for as long as their client takes what they have for it.
 #[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
+struct LocalExecutor {
+    send_timeout: Duration,
+}
 
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        tokio::task::spawn_local(Taken::new(future, self.send_timeout));
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the listeners have seen, for the metrics (contract section 7): open connections and TLS handshakes.
+//! What the listeners have seen, for the metrics (contract section 7): open connections, TLS handshakes, and
+//! PROXY protocol headers.
 
 use rustls::ProtocolVersion;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ pub struct ServerCounts(Arc<Counts>);
 struct Counts {
     open: [AtomicUsize; ListenerKind::ALL.len()],
     handshakes: [AtomicU64; Handshake::ALL.len()],
+    proxy_headers: [AtomicU64; ProxyHeader::ALL.len()],
 }
 
 /// How a TLS handshake ended.
@@ -46,6 +48,30 @@ impl Handshake {
     }
 }
 
+/// What became of the header that a trusted proxy must send (`listen.proxy_protocol`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeader {
+    Taken,
+    /// Absent or malformed.
+    Failed,
+    /// `limits.handshake_timeout`
+    TimedOut,
+}
+
+impl ProxyHeader {
+    const ALL: [Self; 3] = [Self::Taken, Self::Failed, Self::TimedOut];
+
+    /// The word for metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "ok",
+            Self::Failed => "failed",
+            Self::TimedOut => "timeout",
+        }
+    }
+}
+
 impl ServerCounts {
     fn of(&self, kind: ListenerKind) -> &AtomicUsize {
         &self.0.open[kind as usize]
@@ -61,6 +87,10 @@ impl ServerCounts {
         self.0.handshakes[how as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn proxy_header(&self, what: ProxyHeader) {
+        self.0.proxy_headers[what as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many are open on a listener.
     #[must_use]
     pub fn open(&self, kind: ListenerKind) -> usize {
@@ -70,6 +100,13 @@ impl ServerCounts {
     /// By how they ended, all of them.
     pub fn handshakes(&self) -> impl Iterator<Item = (Handshake, u64)> {
         Handshake::ALL.into_iter().zip(self.0.handshakes.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// By what became of them, all of them.
+    pub fn proxy_headers(&self) -> impl Iterator<Item = (ProxyHeader, u64)> {
+        ProxyHeader::ALL
+            .into_iter()
+            .zip(self.0.proxy_headers.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 }
 

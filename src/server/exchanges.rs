@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use super::Handler;
 use super::draining::Draining;
 use super::io::Seen;
+use super::taken::{Awaited, note};
 use super::wellformed::Misframed;
 use crate::peer::Peer;
 
@@ -150,7 +151,9 @@ impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        let polled = self.project().body.poll_frame(cx);
+        note(if polled.is_ready() { Awaited::Client } else { Awaited::Answer });
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -16,11 +16,6 @@ const BACKLOG: i32 = 4096;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// When a silent connection is first probed; inherited by accepted sockets.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// How long sent bytes may stay unacknowledged, or untaken, before the connection is ended: bounds a client that
-/// does not read its answer.
-#[cfg(target_os = "linux")]
-const SEND_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// One listener's sockets.
 pub(super) struct Bound {
     pub(super) kind: ListenerKind,
@@ -30,10 +25,17 @@ pub(super) struct Bound {
     pub(super) inherited: bool,
 }
 
+/// Of every listener alike.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sharing {
+    pub(super) threads: NonZeroUsize,
+    pub(super) send_timeout: Duration,
+}
+
 impl Bound {
     /// Binds the address once for each worker thread. The error names the address.
-    pub(super) fn new(kind: ListenerKind, addr: SocketAddr, threads: NonZeroUsize) -> io::Result<Self> {
-        bind_all(addr, threads)
+    pub(super) fn new((kind, addr): (ListenerKind, SocketAddr), sharing: Sharing) -> io::Result<Self> {
+        bind_all(addr, sharing)
             .map(|sockets| Self { kind, sockets, inherited: false })
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
     }
@@ -43,11 +45,12 @@ impl Bound {
     pub(super) fn inheriting(
         (kind, addr): (ListenerKind, SocketAddr),
         handed_over: Vec<std::net::TcpListener>,
-        threads: NonZeroUsize,
+        sharing: Sharing,
     ) -> io::Result<Self> {
         if handed_over.is_empty() {
-            return Self::new(kind, addr, threads);
+            return Self::new((kind, addr), sharing);
         }
+        let Sharing { threads, send_timeout } = sharing;
         tracing::info!(%addr, sockets = handed_over.len(), "the service manager's sockets are used");
         let mut sockets = Vec::with_capacity(threads.get());
         for socket in handed_over.iter().cycle().take(threads.get().saturating_sub(handed_over.len())) {
@@ -56,39 +59,44 @@ impl Bound {
         sockets.extend(handed_over);
         for socket in &sockets {
             socket.set_nonblocking(true)?;
-            set_options(&SockRef::from(socket))?;
+            set_options(&SockRef::from(socket), send_timeout)?;
         }
         Ok(Self { kind, sockets, inherited: true })
     }
 }
 
-fn bind_all(addr: SocketAddr, threads: NonZeroUsize) -> io::Result<Vec<std::net::TcpListener>> {
+fn bind_all(
+    addr: SocketAddr,
+    Sharing { threads, send_timeout }: Sharing,
+) -> io::Result<Vec<std::net::TcpListener>> {
     if addr.port() != 0 {
         // With SO_REUSEPORT the bind would succeed beside another program of ours and share its traffic.
         socket(addr, false)?;
     }
-    let first = listen(addr)?;
+    let first = listen(addr, send_timeout)?;
     let addr = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..threads.get() {
-        sockets.push(listen(addr)?);
+        sockets.push(listen(addr, send_timeout)?);
     }
     Ok(sockets)
 }
 
-fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn listen(addr: SocketAddr, send_timeout: Duration) -> io::Result<std::net::TcpListener> {
     let socket = socket(addr, true)?;
-    set_options(&socket)?;
+    set_options(&socket, send_timeout)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Set on the listener and inherited by every accepted connection: three system calls less for each.
-fn set_options(socket: &Socket) -> io::Result<()> {
+/// Set on the listener and inherited by every accepted connection: three system calls less for each. How long sent bytes
+/// may stay unacknowledged, or untaken, before the connection is ended bounds a client that does not read its answer.
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "other systems have no such timeout"))]
+fn set_options(socket: &Socket, send_timeout: Duration) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SEND_TIMEOUT))?;
+    socket.set_tcp_user_timeout(Some(send_timeout))?;
     Ok(())
 }
 
@@ -162,9 +170,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    fn sharing(threads: usize) -> Sharing {
+        Sharing { threads: NonZeroUsize::new(threads).unwrap(), send_timeout: Duration::from_secs(1) }
+    }
+
     fn bind(addr: &str, threads: usize) -> io::Result<(Bound, SocketAddr)> {
-        let threads = NonZeroUsize::new(threads).unwrap();
-        let bound = Bound::new(ListenerKind::Http, addr.parse().unwrap(), threads)?;
+        let bound = Bound::new((ListenerKind::Http, addr.parse().unwrap()), sharing(threads))?;
         let addr = bound.sockets[0].local_addr().unwrap();
         Ok((bound, addr))
     }
@@ -181,12 +192,11 @@ mod tests {
     fn every_thread_has_one_of_the_sockets_handed_over_and_none_is_left_out() {
         let addr = "127.0.0.1:0".parse().unwrap();
         for (handed_over, threads) in [(1, 3), (2, 3), (3, 2), (1, 1)] {
-            let threads = NonZeroUsize::new(threads).unwrap();
             let sockets: Vec<_> =
                 (0..handed_over).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
             let mut wanted: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
-            let bound = Bound::inheriting((ListenerKind::Http, addr), sockets, threads).unwrap();
-            assert_eq!(bound.sockets.len(), handed_over.max(threads.get()));
+            let bound = Bound::inheriting((ListenerKind::Http, addr), sockets, sharing(threads)).unwrap();
+            assert_eq!(bound.sockets.len(), handed_over.max(threads));
             let mut found: Vec<_> = bound.sockets.iter().map(|s| s.local_addr().unwrap()).collect();
             wanted.sort();
             found.sort();

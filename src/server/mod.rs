@@ -1,6 +1,7 @@
 //! Bytes become requests. Knows connections, TLS and HTTP, but no policy.
 //!
-//! `listener` binds, or takes what [`inherited`] was handed over, [`worker`] runs a thread a core and accepts, `connection` speaks HTTP and keeps the limits,
+//! `listener` binds, or takes what [`inherited`] was handed over, [`worker`] runs a thread a core and accepts, `reception` deals with
+//! what stands before HTTP ([`proxy_protocol`], [`tls`]), `connection` speaks HTTP and keeps the limits,
 //! `exchanges` hands each request to the [`Handler`]. Which requests are no good HTTP although hyper takes them is
 //! said by [`framing_fault`], with what `framing` has seen of the bytes.
 
@@ -15,6 +16,9 @@ mod io;
 mod listener;
 mod own;
 mod patience;
+pub mod proxy_protocol;
+mod reception;
+mod taken;
 pub mod tls;
 mod wellformed;
 pub mod worker;
@@ -60,6 +64,8 @@ pub struct ListenSettings {
     /// The external authorizers (contract section 5).
     pub authz: Option<SocketAddr>,
     pub ext_authz: Option<SocketAddr>,
+    /// Trusted proxies begin each connection to `https` and `http` with a PROXY protocol header.
+    pub proxy_protocol: bool,
     pub trusted_proxies: TrustedProxies,
 }
 
@@ -84,6 +90,8 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     pub idle_timeout: Duration,
     pub body_timeout: Duration,
+    /// Of an answer, without the client taking any of it.
+    pub send_timeout: Duration,
     pub handshake_timeout: Duration,
     pub max_header_bytes: usize,
     pub drain_delay: Duration,
@@ -98,6 +106,7 @@ impl Default for Limits {
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(120),
             handshake_timeout: Duration::from_secs(10),
             max_header_bytes: 32 * 1024,
             drain_delay: Duration::ZERO,

@@ -1,7 +1,8 @@
 //! How long a connection may keep the server waiting: one coarse deadline a connection, none a request.
 //!
 //! While a request is answered the server waits for ever here: its body is timed where it is read, a client that
-//! does not take its answer is ended by the socket (`TCP_USER_TIMEOUT`, see [`super::listener`]).
+//! does not take its answer is ended by the socket (`TCP_USER_TIMEOUT`, see [`super::listener`]), its HTTP/2 stream by
+//! [`super::taken`].
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

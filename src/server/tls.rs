@@ -83,6 +83,9 @@ pub fn server_config_resuming(
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // No early data: it could be replayed. Endless KeyUpdates, renegotiations and empty records are bounded by rustls.
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
     // Tickets alone: a session cache would be one lock for all threads. A resumed session is not asked for its
     // client certificate again, so where one is required nothing is resumed.
     config.session_storage = Arc::new(NoServerSessionStorage {});

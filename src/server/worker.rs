@@ -15,19 +15,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
-use tokio_rustls::TlsAcceptor;
 
 use super::admission::{Admission, Connections};
-use super::connection::{Setting, serve_http1, serve_http2};
-use super::counts::{Handshake, ServerCounts};
+use super::connection::Setting;
+use super::counts::ServerCounts;
 use super::draining::Draining;
 use super::inherited::Inherited;
-use super::listener::{Bound, accept, accept_waiting};
-use super::patience::GRACE;
+use super::listener::{Bound, Sharing, accept, accept_waiting};
+use super::reception::{self, Desk, Speaks, serve_proxied};
 use super::{Handler, Limits, ListenSettings};
-use crate::clock::monotonic;
 use crate::drain::{Drain, DrainGuard};
-use crate::peer::{self, ListenerKind, Peer, TrustedProxies};
+use crate::peer::{ListenerKind, Peer, TrustedProxies};
 
 /// How long a worker that panicked stays away.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -44,6 +42,7 @@ pub struct Live {
 /// All listeners, bound before anything is served.
 pub struct Listeners {
     bound: Vec<Bound>,
+    proxy_protocol: bool,
     threads: NonZeroUsize,
     live: Live,
     drain: Drain,
@@ -71,17 +70,25 @@ impl Listeners {
             .map(|(kind, addr)| inherited.take(kind.as_str(), *addr))
             .collect::<Result<Vec<_>, _>>()?;
         inherited.finish()?;
+        let sharing = Sharing { threads, send_timeout: limits.send_timeout };
         let bound = wanted
             .into_iter()
             .zip(handed_over)
-            .map(|(listener, sockets)| Bound::inheriting(listener, sockets, threads))
+            .map(|(listener, sockets)| Bound::inheriting(listener, sockets, sharing))
             .collect::<io::Result<_>>()?;
         let live = Live {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             trusted_proxies: Arc::new(ArcSwap::from_pointee(settings.trusted_proxies.clone())),
             tls: Arc::default(),
         };
-        Ok(Self { bound, threads, live, drain, counts: ServerCounts::default() })
+        Ok(Self {
+            bound,
+            proxy_protocol: settings.proxy_protocol,
+            threads,
+            live,
+            drain,
+            counts: ServerCounts::default(),
+        })
     }
 
     /// One listener without TLS on one thread: for what is seldom asked. Its sockets may have been handed over.
@@ -92,13 +99,14 @@ impl Listeners {
         drain: Drain,
     ) -> io::Result<Self> {
         let threads = NonZeroUsize::MIN;
+        let sharing = Sharing { threads, send_timeout: limits.send_timeout };
         let live = Live {
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             trusted_proxies: Arc::default(),
             tls: Arc::default(),
         };
-        let bound = vec![Bound::inheriting((ListenerKind::Http, addr), handed_over, threads)?];
-        Ok(Self { bound, threads, live, drain, counts: ServerCounts::default() })
+        let bound = vec![Bound::inheriting((ListenerKind::Http, addr), handed_over, sharing)?];
+        Ok(Self { bound, proxy_protocol: false, threads, live, drain, counts: ServerCounts::default() })
     }
 
     /// What a reload swaps.
@@ -129,7 +137,8 @@ impl Listeners {
         let mut threads: Vec<Sockets> = (0..self.threads.get()).map(|_| Vec::new()).collect();
         for Bound { kind, sockets, inherited } in self.bound {
             for (n, socket) in sockets.into_iter().enumerate() {
-                threads[n % self.threads].push(Entrance { kind, socket, inherited });
+                let proxied = self.proxy_protocol && kind.is_gateway();
+                threads[n % self.threads].push(Entrance { kind, socket, inherited, proxied });
             }
         }
         let connections = Connections::default();
@@ -151,6 +160,7 @@ struct Entrance {
     kind: ListenerKind,
     socket: TcpListener,
     inherited: bool,
+    proxied: bool,
 }
 
 struct Worker<F> {
@@ -188,10 +198,11 @@ impl<H: Handler, F: Fn() -> H> Worker<F> {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn_local(crate::deadline::drive());
         tasks.spawn_local(pass_on(self.drain.clone(), draining.clone()));
-        for Entrance { kind, socket, inherited } in &*sockets {
+        for Entrance { kind, socket, inherited, proxied } in &*sockets {
             let doorkeeper = Doorkeeper {
                 kind: *kind,
                 inherited: *inherited,
+                proxied: *proxied,
                 live: self.live.clone(),
                 drain: self.drain.clone(),
                 connections: self.connections.clone(),
@@ -229,6 +240,8 @@ async fn pass_on(drain: Drain, draining: Rc<Draining>) {
 struct Doorkeeper<H> {
     kind: ListenerKind,
     inherited: bool,
+    /// Trusted proxies say whose connections they pass on (`listen.proxy_protocol`).
+    proxied: bool,
     live: Live,
     drain: Drain,
     connections: Connections,
@@ -278,6 +291,13 @@ impl<H: Handler> Doorkeeper<H> {
     }
 
     fn open(&self, stream: TcpStream, addr: SocketAddr, limits: Arc<Limits>, admission: Admission) {
+        let speaks = match (self.kind, self.live.tls.load_full()) {
+            (ListenerKind::Http | ListenerKind::Authz, _) => Speaks::Http1,
+            // gRPC is HTTP/2, without TLS by prior knowledge (RFC 9113 section 3.3).
+            (ListenerKind::ExtAuthz, _) => Speaks::Http2,
+            (ListenerKind::Https, Some(tls)) => Speaks::Tls(tls),
+            (ListenerKind::Https, None) => return tracing::error!("an https listener without certificates"),
+        };
         let trusted = self.live.trusted_proxies.load().trusts(addr.ip());
         let setting = Setting {
             handler: self.handler.clone(),
@@ -286,55 +306,11 @@ impl<H: Handler> Doorkeeper<H> {
             draining: self.draining.clone(),
             admission,
         };
-        match (self.kind, self.live.tls.load_full()) {
-            (ListenerKind::Http | ListenerKind::Authz, _) => {
-                tokio::task::spawn_local(serve_http1(stream, setting));
-            }
-            // gRPC is HTTP/2, without TLS by prior knowledge (RFC 9113 section 3.3).
-            (ListenerKind::ExtAuthz, _) => {
-                tokio::task::spawn_local(serve_http2(stream, setting));
-            }
-            (ListenerKind::Https, Some(tls)) => {
-                let (acceptor, counts) = (TlsAcceptor::from(tls), self.counts.clone());
-                tokio::task::spawn_local(serve_tls(stream, (acceptor, counts), setting));
-            }
-            (ListenerKind::Https, None) => tracing::error!("an https listener without certificates"),
+        if trusted && self.proxied {
+            let desk = Desk { live: self.live.clone(), counts: self.counts.clone() };
+            tokio::task::spawn_local(serve_proxied(stream, speaks, desk, setting));
+        } else {
+            reception::spawn(stream, speaks, &self.counts, setting);
         }
     }
-}
-
-/// Ends TLS within `handshake_timeout`; ALPN decides what is spoken.
-async fn serve_tls<H: Handler>(
-    stream: TcpStream,
-    (acceptor, counts): (TlsAcceptor, ServerCounts),
-    setting: Setting<H>,
-) {
-    let mut drain = setting.draining.listener();
-    let draining = async {
-        std::future::poll_fn(|cx| drain.poll_started(cx)).await;
-        tokio::time::sleep(GRACE).await;
-    };
-    let began = monotonic();
-    let handshake = tokio::time::timeout(setting.limits.handshake_timeout, acceptor.accept(stream));
-    let shaken = tokio::select! {
-        shaken = handshake => shaken,
-        () = draining => return,
-    };
-    let stream = match shaken {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            counts.handshake(Handshake::Failed);
-            return tracing::debug!(%error, "a handshake failed");
-        }
-        Err(_) => {
-            counts.handshake(Handshake::TimedOut);
-            return tracing::debug!("a handshake took too long");
-        }
-    };
-    let how = Handshake::of(stream.get_ref().1.protocol_version());
-    counts.handshake(how);
-    let shaken = peer::Handshake { began, ended: monotonic(), version: how.words().0 };
-    setting.peer.handshake.set(Some(shaken));
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if http2 { serve_http2(stream, setting).await } else { serve_http1(stream, setting).await }
 }

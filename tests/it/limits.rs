@@ -1,5 +1,6 @@
 //! `[limits]`: what one client can take of the gateway (contract section 2).
 
+use crate::support::tls::Offer;
 use crate::support::wait::{until, until_async};
 use crate::support::{Ask, TestClient, configured, usual};
 
@@ -28,6 +29,49 @@ async fn a_head_that_does_not_end_in_time_closes_the_connection() {
     };
     crate::support::wait::within("a dripping client to be cut off", dripping).await;
     upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_client_that_connects_and_says_nothing_is_not_waited_for() {
+    let (_upstream, gateway) = configured(|settings| {
+        settings.set("limits.header_read_timeout", "'400ms'");
+        settings.set("limits.handshake_timeout", "'400ms'");
+    })
+    .await;
+    let mut silent =
+        vec![gateway.client().await, TestClient::connect(gateway.https()).await, gateway.tls_client().await];
+    let offer = Offer { alpn: &["h2"], ..Offer::default() };
+    silent.push(TestClient::over(gateway.authority().connect(gateway.https(), &offer).await.unwrap()));
+    for mut client in silent {
+        client.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_is_cut_off() {
+    let (upstream, gateway) = configured(|settings| settings.set("limits.send_timeout", "'1s'")).await;
+    let session = gateway.login("admin").await;
+    for (number, mut client) in [gateway.client().await, gateway.tls_client().await].into_iter().enumerate() {
+        client.send(Ask::get("/up/big/100000000").with(&session).bytes()).await;
+        upstream.wait_for_requests(number + 1).await;
+        // Nothing is read here, so all that can end it is the gateway.
+        until_async("the client to be cut off", || async {
+            gateway.metric("postern_connections", &["listener=\"http"]).await < 2.0
+                && gateway.access_lines().len() > number + 1
+        })
+        .await;
+        drop(client);
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_a_hundred_fields_at_most() {
+    let (upstream, gateway) = usual().await;
+    let fields = |count| (1..count).fold(Ask::get("/public/x"), |ask, n| ask.header(format!("X-{n}"), "y"));
+    gateway.ask(fields(100)).await.assert_ok();
+    let refused = gateway.ask(fields(101)).await;
+    assert_eq!(refused.status, 431, "{}", refused.brief());
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -143,8 +187,8 @@ async fn past_max_connections_a_client_waits_or_is_closed_and_no_one_else_suffer
         let mut client = gateway.client().await;
         client.send(Ask::get("/public/x").bytes()).await;
         let wait = std::time::Duration::from_millis(700);
-        match tokio::time::timeout(wait, client.wire.head()).await {
-            Ok(Ok(Some(head))) if head.start.contains("200") => served.push(client),
+        match tokio::time::timeout(wait, client.try_answer()).await {
+            Ok(Some(answer)) if answer.status == 200 => served.push(client),
             _ => {
                 refused = Some(client);
                 break;
@@ -153,6 +197,9 @@ async fn past_max_connections_a_client_waits_or_is_closed_and_no_one_else_suffer
     }
     assert!(refused.is_some(), "twelve connections under a limit of four");
     assert!(!served.is_empty(), "none was served");
+    for client in &mut served {
+        client.ask(&Ask::get("/public/x")).await.assert_ok();
+    }
     drop((served, refused));
     until_async("a place to be free again", || async {
         let mut client = TestClient::connect(gateway.http()).await;

@@ -134,6 +134,12 @@ async fn one_that_comes_back_empty_ends_them_too() {
     pair.redis.run().await;
     until_async("the end", || async { status(&pair.a, &held).await == 401 }).await;
     refused_for_good(&pair.a, &held).await;
+    for gateway in [&pair.a, &pair.b] {
+        until_async("the gateway to be current", || async {
+            prompt(gateway, Ask::login("100@example.org", PASSWORD)).await == 200
+        })
+        .await;
+    }
     assert_eq!(status(&pair.b, &pair.a.login("100").await).await, 200);
 }
 
@@ -169,9 +175,12 @@ async fn the_wrong_password_is_told_and_mended_without_a_restart() {
     }))
     .await;
     until("the fault to be told", || gateway.output().contains("password_file").then_some(())).await;
-    let unready = gateway.admin_ask(Ask::get("/readyz")).await;
-    assert_eq!(unready.status, 503);
-    assert!(unready.info().contains("store"), "{}", unready.info());
+    until_async("the store to be what is missing", || async {
+        let unready = gateway.admin_ask(Ask::get("/readyz")).await;
+        assert_eq!(unready.status, 503);
+        unready.info().contains("store")
+    })
+    .await;
     login_is(&gateway, 503).await;
     let claims = format!(r#"{{"exp":{},"acl":{{}}}}"#, jwt::now() + 60_000);
     let token = jwt::sign(jwt::HEADER, &claims, SECRET);

@@ -207,10 +207,15 @@ impl Mark {
     }
 }
 
-/// The number of a change.
+/// The number of a change, from 1 on: Redis gives the first the id `1-0`.
 fn number(id: &str) -> Result<u64, Fault> {
-    let number = id.strip_prefix("1-").and_then(|number| number.parse().ok());
+    let number = id.strip_prefix("1-").and_then(|number| number.parse::<u64>().ok()?.checked_add(1));
     number.ok_or_else(|| Fault(format!("{} holds the entry {id}, which is none of postern's", wire::CHANGES)))
+}
+
+/// What a reader asks for who has heard of the changes up to this one.
+fn behind(last: u64) -> String {
+    last.checked_sub(1).map_or_else(|| "0-0".to_owned(), |sequence| format!("1-{sequence}"))
 }
 
 async fn check_version(calls: &mut Connection) -> Result<(), Fault> {
@@ -295,7 +300,7 @@ async fn follow(
     loop {
         let mut read = cmd("XREAD");
         read.arg("COUNT").arg(1000).arg("BLOCK").arg(u64::try_from(WAIT.as_millis()).unwrap_or(500));
-        read.arg("STREAMS").arg(wire::CHANGES).arg(format!("1-{last}"));
+        read.arg("STREAMS").arg(wire::CHANGES).arg(behind(last));
         let answer: Option<StreamReadReply> = timeout(WAIT + ANSWER, stream.ask(&read)).await??;
         line.heard();
         for entry in answer.into_iter().flat_map(|answer| answer.keys).flat_map(|key| key.ids) {

@@ -6,7 +6,7 @@
 //! | `postern:s:<16 bytes>` | string | a session, expires with it; the first half of its id, the rest is in the value |
 //! | `postern:u:<n>` | sorted set | the same 16 bytes of sessions by their expiry, users spread over [`BUCKETS`] sets |
 //! | `postern:tokens` | hash | minted domain tokens by id, JSON |
-//! | `postern:changes` | stream | ends and changes, ids `1-1`, `1-2`, ...: one that is missing is noticed |
+//! | `postern:changes` | stream | ends and changes, ids `1-0`, `1-1`, ...: one that is missing is noticed |
 //! | `postern:epoch` | string | made with the data: another one means that what was there is lost |
 //! | `postern:f:<hash>`, `postern:n:<name>` | string | failures of logins; names taken for a time |
 

@@ -283,6 +283,18 @@ impl TestGateway {
         self.process.signal(signal);
     }
 
+    /// What the system tells of the process: a file of its folder below `/proc`.
+    pub fn proc_file(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{name}", self.process.id())).unwrap()
+    }
+
+    /// Bytes of its memory that are in use.
+    pub fn resident(&self) -> u64 {
+        let status = self.proc_file("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     pub async fn exit_code(&mut self) -> i32 {
         self.process.exit_code().await
     }

@@ -4,12 +4,14 @@
 //! - [`TestUpstream`] keeps every byte it is sent and answers by path;
 //! - [`Collector`] keeps every span that is exported;
 //! - [`Engine`] stands in for a Webitel engine, holes included;
-//! - [`TestClient`] has every byte of an HTTP/1.1 connection in the test's hands, [`h2::H2Client`] speaks HTTP/2;
+//! - [`TestClient`] has every byte of an HTTP/1.1 connection in the test's hands, [`h2::H2Client`] speaks HTTP/2,
+//!   [`attacker::Attacker`] sends frames of it that no client should;
 //! - [`Peer`] is another server of the trade, the real program, [`Redis`] is Redis;
 //! - nothing sleeps for a fixed time to wait: what is awaited is polled for, with a bound (`wait`).
 
 pub mod answer;
 pub mod ask;
+pub mod attacker;
 pub mod client;
 pub mod collector;
 pub mod engine;

@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::wait::within;
+use super::wire::Io;
 
 /// Signs the certificates of one test.
 pub struct Authority {
@@ -66,9 +67,14 @@ impl Authority {
     pub async fn connect(&self, addr: SocketAddr, offer: &Offer<'_>) -> io::Result<TlsStream<TcpStream>> {
         let tcp = within("a connection", TcpStream::connect(addr)).await?;
         tcp.set_nodelay(true)?;
+        self.handshake(tcp, offer).await
+    }
+
+    /// Shakes hands on a connection that is there.
+    pub async fn handshake<S: Io>(&self, stream: S, offer: &Offer<'_>) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(offer.name.to_owned()).expect("a server name");
-        within("a handshake", TlsConnector::from(Arc::new(self.client_config(offer))).connect(name, tcp))
-            .await
+        let connector = TlsConnector::from(Arc::new(self.client_config(offer)));
+        within("a handshake", connector.connect(name, stream)).await
     }
 
     /// The acceptor of an https upstream.
