@@ -2,6 +2,7 @@
 
     clients.py echo PORT
     clients.py run HTTPS_PORT SECONDS AWAY_FILE
+    clients.py sessions HTTPS_PORT SECONDS          logins and logouts alone
 
 Errors are allowed while AWAY_FILE is there or has gone within the last two seconds (the engine is restarted). Ends with a
 line of counts, and with 1 when anything happened that may not.
@@ -144,14 +145,14 @@ async def all_sockets(run, session):
 
 
 def clients(port, seconds, away):
-    run = Run(port, seconds, away)
-    connection = run.connection()
-    session = run.login(connection)
+    run = Run(port, seconds, away or os.devnull + ".never")
     threads = [threading.Thread(target=sessions, args=(run,)) for _ in range(3)]
-    threads.append(threading.Thread(target=uploads, args=(run,)))
+    if away:
+        threads.append(threading.Thread(target=uploads, args=(run,)))
     for thread in threads:
         thread.start()
-    asyncio.run(all_sockets(run, session))
+    if away:
+        asyncio.run(all_sockets(run, run.login(run.connection())))
     for thread in threads:
         thread.join()
     print("CLIENTS", json.dumps(counts), flush=True)
@@ -207,4 +208,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "echo":
         asyncio.run(serve(int(sys.argv[2])))
     else:
-        clients(int(sys.argv[2]), float(sys.argv[3]), sys.argv[4])
+        clients(int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] if sys.argv[1] == "run" else None)
