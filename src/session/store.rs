@@ -4,12 +4,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use super::barred::Barred;
 use super::file::FileStore;
 use super::memory::MemoryOnly;
 use super::token::DomainToken;
-use super::{SessionRecord, SessionSettings};
+use super::{SessionRecord, SessionSettings, file_start};
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
 
@@ -60,6 +61,19 @@ pub struct StoreError {
 pub fn open(settings: &SessionSettings) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &settings.file {
         Some(file) => Arc::new(FileStore::open(file)?),
+        None => Arc::new(MemoryOnly),
+    })
+}
+
+/// As [`open`], for the gateway that is going to serve from it: another one is waited for so long, what is damaged is set
+/// aside.
+pub async fn open_to_serve(
+    settings: &SessionSettings,
+    patience: Duration,
+    now: UnixMillis,
+) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match &settings.file {
+        Some(file) => Arc::new(file_start::open(file, patience, now).await?),
         None => Arc::new(MemoryOnly),
     })
 }
