@@ -191,8 +191,9 @@ async fn one_that_is_started_beside_the_old_one_waits_for_its_turn_and_loses_no_
     let mut old = manager.start_until_ready().await;
     for _ in 0..3 {
         let mut new = manager.start("http:admin");
-        until("the new one to wait", || manager.said().contains("waiting for its end").then_some(())).await;
-        assert!(new.exited().is_none());
+        let mut waits = || manager.said().contains("waiting for its end") || new.exited().is_some();
+        until("the new one to wait", || waits().then_some(())).await;
+        assert!(new.exited().is_none(), "{}", manager.said());
         let (kept, ended) = (login().await, login().await);
         ask(Ask::post("/logout").with(&ended)).await.assert_ok();
         old.signal(Signal::TERM);

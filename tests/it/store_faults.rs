@@ -54,7 +54,7 @@ async fn writes_fail(
     let told = || gateway.output().contains("the sessions file cannot be written").then_some(());
     until("the log to tell what to do", told).await;
     assert!(gateway.output().contains("\"to_do\""), "{}", gateway.output());
-    assert!(gateway.metric("postern_store_operations_total", &["error"]).await >= 2.0);
+    assert!(gateway.metric("postern_store_operations_total", &["failed"]).await >= 2.0);
 
     mended(gateway);
     until_async("logins to work again", || async {
@@ -172,6 +172,8 @@ async fn a_damaged_file_is_kept_under_another_name_and_the_gateway_starts() {
             sessions.push(gateway.login("100").await);
         }
         assert_eq!(gateway.terminate().await, 0);
+        // All of it in the file: a log beside it would heal the damage.
+        Connection::open(store(&gateway)).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
         let mut bytes = std::fs::read(store(&gateway)).unwrap();
         damage(&mut bytes);
         std::fs::write(store(&gateway), &bytes).unwrap();
@@ -180,19 +182,9 @@ async fn a_damaged_file_is_kept_under_another_name_and_the_gateway_starts() {
         let kept: Vec<_> = kept_aside(&gateway).into_iter().filter(|path| !before.contains(path)).collect();
         assert_eq!(kept.len(), 1, "{name}: {}", gateway.output());
         assert_eq!(std::fs::read(&kept[0]).unwrap(), bytes, "{name}: it is kept as it was");
-        let line = format!("\"kept\":\"{}\"", kept[0].file_name().unwrap().to_string_lossy());
-        let told = || {
-            gateway
-                .output()
-                .lines()
-                .any(|l| {
-                    l.contains("\"ERROR\"")
-                        && l.contains(&kept[0].file_name().unwrap().to_string_lossy().into_owned())
-                        && l.contains(".recover")
-                })
-                .then_some(())
-        };
-        until(&line, told).await;
+        let kept = kept[0].file_name().unwrap().to_string_lossy().into_owned();
+        let tells = |line: &str| [r#""ERROR""#, &kept, ".recover"].iter().all(|part| line.contains(part));
+        until("the log to tell", || gateway.output().lines().any(tells).then_some(())).await;
         assert!(!gateway.knows(&sessions[0]).await, "{name}");
         let new = gateway.login("100").await;
         gateway.restart().await;
