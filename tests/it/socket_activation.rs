@@ -185,7 +185,14 @@ async fn no_connection_is_lost_over_restarts() {
 /// An upgrade by hand: the new process is started first, on the same sockets and the same sessions file.
 #[tokio::test]
 async fn one_that_is_started_beside_the_old_one_waits_for_its_turn_and_loses_no_session() {
-    let (_upstream, manager) = behind_a_manager().await;
+    let upstream = TestUpstream::start().await;
+    let url = format!("['{}']", upstream.url());
+    let manager = Manager::new(|settings| {
+        settings.set("upstreams.engine.servers", &url);
+        // Listeners of its own the two could not share.
+        settings.unset("listen.authz");
+        settings.unset("listen.ext_authz");
+    });
     let ask = async |ask: Ask| TestClient::connect(manager.http()).await.ask(&ask).await;
     let login = async || Session::of(ask(Ask::login("100@example.org", PASSWORD)).await.assert_ok().json());
     let mut old = manager.start_until_ready().await;
