@@ -29,10 +29,10 @@ use crate::secret::KeyHash;
 pub(super) const NAME: &str = "file";
 
 /// `PRAGMA user_version` of the tables below.
-const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 3;
 
 /// `PRAGMA application_id`: "Post" in ASCII, so that another program's file is not taken for ours.
-const APPLICATION: i64 = 0x506f_7374;
+pub(super) const APPLICATION: i64 = 0x506f_7374;
 
 /// Behind the file's name: whose it is. Stays when its holder has gone, and so tells that there was one.
 pub(super) const LOCK: &str = ".lock";

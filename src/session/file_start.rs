@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::{self, FileStore, LOCK, Unfit, beside};
+use super::file::{self, APPLICATION, FileStore, LOCK, Unfit, VERSION, beside};
 use super::store::StoreError;
 use crate::clock::{UnixMillis, monotonic};
 
@@ -61,11 +61,21 @@ fn anew(path: &Path, why: &str, now: UnixMillis) -> Result<rusqlite::Connection,
     tracing::error!(
         file = %path.display(),
         kept = %kept.display(),
-        salvage = %format!("sqlite3 {} .recover | sqlite3 salvaged.db", kept.display()),
+        salvage = %salvage(&kept),
         "the sessions file {why}; it was set aside and another begun, without sessions and minted tokens. Salvage what it \
          held, then stop the gateway and put salvaged.db in the file's place"
     );
     file::opened(path).map_err(|unfit: Unfit| file::refused(path, &unfit))
+}
+
+/// What takes the rows that can still be read into `salvaged.db`. `.recover` would be the word for it, but fails on tables
+/// without row ids in the SQLite that Debian 12 has; and neither keeps whose file it is.
+fn salvage(kept: &Path) -> String {
+    format!(
+        "(sqlite3 '{}' .dump | sed 's/^ROLLBACK.*/COMMIT;/'; echo 'PRAGMA application_id = {APPLICATION}; \
+         PRAGMA user_version = {VERSION};') | sqlite3 salvaged.db",
+        kept.display()
+    )
 }
 
 /// Under a name that nothing has.
