@@ -4,18 +4,13 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 
 use super::conn::Connection;
 use super::pool::Load;
-use super::stream::Stream;
 use super::watch::Watch;
 use crate::drain::DrainGuard;
 use crate::telemetry::trace::Trace;
-
-/// How long the last of a server that takes no more is given to the client.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What an open tunnel holds.
 pub(super) struct Held {
@@ -49,17 +44,5 @@ async fn copy(client: OnUpgrade, server: Connection) -> io::Result<()> {
         client.write_all(&early).await?;
         client.flush().await?;
     }
-    if copy_bidirectional(&mut client, &mut server).await.is_err() {
-        // One of them takes no more. Was it the server, the client shall read what it said before that.
-        let _: Result<_, _> = tokio::time::timeout(FAREWELL, farewell(&mut client, &mut server)).await;
-    }
-    Ok(())
-}
-
-/// A socket that is closed with bytes unread on this side takes back what the client has not read yet.
-async fn farewell(client: &mut (impl AsyncRead + AsyncWrite + Unpin), server: &mut Stream) -> io::Result<()> {
-    // Read to its failure.
-    let _: io::Result<u64> = tokio::io::copy(server, client).await;
-    client.shutdown().await?;
-    tokio::io::copy(client, &mut tokio::io::sink()).await.map(drop)
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
 }

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 
 use super::conn::Connection;
 use super::frames::{Boundary, CLOSE_1008, FirstMessage, Opening};
@@ -174,23 +174,14 @@ async fn admit(client: &mut Client, server: &mut Server, judge: Judge) -> io::Re
 
 async fn splice(client: &mut Client, server: &mut Server, watch: &mut Watch) -> io::Result<End> {
     let Client { read, write, boundary } = client;
-    // The client only stops sending, or the server takes no more: what the server has said reaches the client, the reason
-    // of its close above all.
     let up = async {
-        let mut piece = BytesMut::with_capacity(PIECE);
-        while read.read_buf(&mut piece).await? > 0 {
-            if send(&mut server.write, &piece).await.is_err() {
-                return Ok(());
-            }
-            piece.clear();
-        }
-        let _: io::Result<()> = server.write.shutdown().await;
-        io::Result::Ok(())
+        copy(read, &mut server.write).await?;
+        // The client only stops sending: what the server still says reaches it.
+        server.write.shutdown().await
     };
     let down = async {
         let mut piece = BytesMut::with_capacity(PIECE);
-        // A server that has gone has ended; the client shall read all that came before.
-        while server.read.read_buf(&mut piece).await.unwrap_or(0) > 0 {
+        while server.read.read_buf(&mut piece).await? > 0 {
             boundary.begin();
             write.write_all(&piece).await?;
             write.flush().await?;
@@ -213,9 +204,15 @@ async fn splice(client: &mut Client, server: &mut Server, watch: &mut Watch) -> 
     }
 }
 
-async fn send(to: &mut (impl AsyncWrite + Unpin), piece: &[u8]) -> io::Result<()> {
-    to.write_all(piece).await?;
-    to.flush().await
+/// Copies up to the end of `from`.
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    let mut piece = BytesMut::with_capacity(PIECE);
+    while from.read_buf(&mut piece).await? > 0 {
+        to.write_all(&piece).await?;
+        to.flush().await?;
+        piece.clear();
+    }
+    Ok(())
 }
 
 impl Client {

@@ -210,25 +210,3 @@ async fn a_client_that_goes_away_ends_the_upstreams_side() {
     drop(socket);
     until("the upstream to see the end", || (upstream.cut_off() == 1).then_some(())).await;
 }
-
-/// Why a server closes must reach a client that has not stopped sending: a connection that is reset takes it back.
-#[tokio::test]
-async fn the_last_word_of_a_server_reaches_a_client_that_goes_on_sending() {
-    let (_upstream, gateway, session) = admin().await;
-    for protocol in ["websocket", "other"] {
-        let ask = upgrade("/up/last-word", protocol)
-            .with(&session)
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-        let mut client = gateway.client().await;
-        client.send(ask.bytes()).await;
-        client.answer_head().await;
-        // A frame each; the pauses have the server's end come between them.
-        for _ in 0..20 {
-            client.send([0x81, 0x81, 0, 0, 0, 0, b'x']).await;
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
-        while within("the end", client.wire.fill()).await.unwrap_or_else(|e| panic!("{protocol}: {e}")) {}
-        assert_eq!(client.wire.buffer, crate::support::replies::LAST_WORD, "{protocol}");
-    }
-}

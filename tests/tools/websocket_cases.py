@@ -112,16 +112,26 @@ HEAD = (
 )
 
 
-async def synchronised(reader, writer):
-    """What has come until the echo of a message, or until the end."""
+async def synchronised(reader, writer, back):
+    """Reads until the echo of a message, or until the end."""
     writer.write(SYNC)
-    back = b""
     while not back.endswith(ECHO):
         data = await asyncio.wait_for(reader.read(1 << 20), 20)
         if not data:
             break
         back += data
-    return back
+
+
+async def write_all(pieces, reader, writer, back):
+    for piece in pieces:
+        if piece is END or piece is SYNC:
+            await synchronised(reader, writer, back)
+        if piece is SYNC:
+            continue
+        writer.write(piece)
+        await asyncio.wait_for(writer.drain(), 10)
+        if len(pieces) > 2:
+            await asyncio.sleep(0.002)
 
 
 async def asked(port, tls, pieces, credentials=""):
@@ -130,30 +140,25 @@ async def asked(port, tls, pieces, credentials=""):
     writer.write(HEAD.format(credentials=credentials).encode())
     head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode().lower().split("\r\n")
     kept = sorted(line for line in head[1:] if line.startswith(("sec-websocket", "upgrade", "connection")))
-    back = b""
+    back = bytearray()
     try:
-        for piece in pieces:
-            if piece is GONE:
-                writer.transport.abort()
-                return [head[0], kept]
-            if piece is END:
-                back += await synchronised(reader, writer)
-            if piece is SYNC:
-                back += await synchronised(reader, writer)
-                continue
-            writer.write(piece)
-            await asyncio.wait_for(writer.drain(), 10)
-            if len(pieces) > 2:
-                await asyncio.sleep(0.002)
+        await write_all([piece for piece in pieces if piece is not GONE], reader, writer, back)
+        if GONE in pieces:
+            writer.transport.abort()
+            return [head[0], kept]
+    except OSError:
+        # With TLS asyncio writes no more once the other side has ended; what that said before is there to be read.
+        pass
+    try:
         while data := await asyncio.wait_for(reader.read(1 << 20), 20):
             back += data
     except TimeoutError:
         back += b"(open)"
     except OSError:
-        # How it was closed is TCP's affair.
-        pass
+        # A reset, which takes back what was not read yet.
+        back += b"(reset)"
     writer.close()
-    return [head[0], kept, back]
+    return [head[0], kept, bytes(back)]
 
 
 async def compare(echo_port, gateway_port):

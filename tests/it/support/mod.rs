@@ -19,7 +19,7 @@ pub mod jwt;
 pub mod peer;
 pub mod ports;
 pub mod process;
-pub mod replies;
+mod replies;
 pub mod session;
 pub mod settings;
 pub mod tls;

@@ -93,7 +93,6 @@ pub async fn reply(
         "events" => return events(wire, number(1).unwrap_or(3), seen).await,
         "ws" => return web_socket(wire, request, seen).await,
         "raw-echo" => return raw_echo(wire, seen).await,
-        "last-word" => return last_word(wire, request).await,
         _ => {}
     }
     echo(wire, request, seen).await?;
@@ -251,19 +250,3 @@ async fn raw_echo(wire: &mut Wire, seen: &Seen) -> io::Result<bool> {
         }
     }
 }
-
-/// Switches to what was asked for, says a last word at the first bytes, and is gone, with bytes unread.
-async fn last_word(wire: &mut Wire, request: &Received) -> io::Result<bool> {
-    let protocol = request.header("upgrade").unwrap_or("none");
-    let accept = derive_accept_key(request.header("sec-websocket-key").unwrap_or_default().as_bytes());
-    wire.send(format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    ))
-    .await?;
-    wire.fill().await?;
-    wire.send(LAST_WORD).await?;
-    Ok(false)
-}
-
-/// A close frame with 1002 (RFC 6455 section 5.5.1).
-pub const LAST_WORD: [u8; 4] = [0x88, 2, 0x03, 0xea];
