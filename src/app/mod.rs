@@ -50,6 +50,9 @@ use watch::FileWatch;
 /// How often expired sessions are taken away.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// How much longer than a drain may take the sessions file of the process before us is waited for.
+const HANDOVER: Duration = Duration::from_secs(10);
+
 /// How long the end waits for the collector of traces.
 const LAST_TRACES: Duration = Duration::from_secs(2);
 
@@ -111,11 +114,12 @@ async fn serve(
     let (clock, drain, metrics) = (Clock::system(), Drain::new(), Metrics::default());
     let (readiness, control) = (Readiness::new(drain.clone()), ControlCell::default());
     let (fixed, files) = (Fixed::of(&loaded.settings), loaded.files.clone());
+    let patience = patience(&inherited, &loaded.settings.limits);
     // Bound first: a taken address must be told before a store is touched.
     let (listeners, for_admin) = bind(&loaded.settings, &drain, inherited)?;
     let gate = serve_admin(loaded.settings.admin.as_ref(), for_admin, readiness.clone(), control.clone())?;
 
-    let store = store::open(&loaded.settings.sessions)?;
+    let store = store::open_to_serve(&loaded.settings.sessions, patience, clock.now()).await?;
     let sessions = Arc::new(Sessions::open(store, &clock).await?);
     let base = Base {
         clock: clock.clone(),
@@ -206,6 +210,14 @@ fn start_traces(settings: Option<&TraceSettings>, clock: &Clock) -> Result<Trace
         settings.map(|settings| Traces::start(settings, clock.clone(), counts.clone())).transpose()?;
     let (traces, exporter) = started.unzip();
     Ok((traces, exporter, counts))
+}
+
+/// How long the sessions file is waited for. Who hands sockets over may start us while the process before us drains.
+fn patience(inherited: &Inherited, limits: &Limits) -> Duration {
+    if inherited.is_empty() {
+        return Duration::ZERO;
+    }
+    limits.drain_delay + limits.drain_timeout + HANDOVER
 }
 
 /// The listeners that carry traffic, and the sockets that were handed over for the operator's.

@@ -139,6 +139,9 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
 
 /// hyper's two kinds of connection, as far as they are alike.
 trait Connection {
+    /// The client learns which of its requests were taken when the connection ends (HTTP/2's GOAWAY). Otherwise one
+    /// that crosses the end is lost.
+    const TELLS_WHAT_WAS_TAKEN: bool;
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
     fn graceful_shutdown(&mut self);
 }
@@ -152,6 +155,8 @@ where
     B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
+    const TELLS_WHAT_WAS_TAKEN: bool = false;
+
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         Pin::new(&mut self.0).poll(cx)
     }
@@ -171,6 +176,8 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
+    const TELLS_WHAT_WAS_TAKEN: bool = true;
+
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         self.0.as_mut().poll(cx)
     }
@@ -194,11 +201,11 @@ impl Watch {
         Self { patience: Patience::new(limits), drain: draining.listener(), draining: false, count, seen }
     }
 
-    async fn over(mut self, mut connection: impl Connection) {
+    async fn over<C: Connection>(mut self, mut connection: C) {
         std::future::poll_fn(|cx| self.poll(cx, &mut connection)).await;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut impl Connection) -> Poll<()> {
+    fn poll<C: Connection>(&mut self, cx: &mut Context<'_>, connection: &mut C) -> Poll<()> {
         loop {
             // First, so that a request that is there already is served although the drain has started.
             if let Poll::Ready(ended) = connection.poll_end(cx) {
@@ -207,7 +214,7 @@ impl Watch {
                 }
                 return Poll::Ready(());
             }
-            if self.must_end(cx) {
+            if self.must_end(cx, C::TELLS_WHAT_WAS_TAKEN) {
                 connection.graceful_shutdown();
                 continue;
             }
@@ -218,12 +225,18 @@ impl Watch {
         }
     }
 
-    /// True once, when the drain has started and the client has said something.
-    fn must_end(&mut self, cx: &mut Context<'_>) -> bool {
+    /// True once, when the drain has started and no request can be on its way unseen: who is silent, or has had an
+    /// answer and may be sending the next request, is listened to for a moment more. That answer is then the last.
+    fn must_end(&mut self, cx: &mut Context<'_>, tells: bool) -> bool {
         if self.draining || self.drain.poll_started(cx).is_pending() {
             return false;
         }
-        if self.seen.reading() == Reading::Silent {
+        let may_come = match self.seen.reading() {
+            Reading::Silent => true,
+            Reading::Between => !tells && self.count.open() == 0,
+            Reading::Head | Reading::Body | Reading::Lingering => false,
+        };
+        if may_come {
             self.patience.hurry();
             return false;
         }

@@ -70,6 +70,11 @@ impl Inherited {
         Ok(Self { sockets })
     }
 
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
     /// The sockets for the listener of this name; none were handed over when there are none.
     ///
     /// # Errors

@@ -13,8 +13,7 @@ use super::exchanges::Count;
 use super::io::{Reading, Seen};
 use crate::deadline::Deadline;
 
-/// How long a client that has connected and said nothing is still listened to when the drain starts: its request
-/// may be on its way.
+/// How long a client that says nothing is still listened to when the drain starts: its request may be on its way.
 pub(super) const GRACE: Duration = Duration::from_millis(200);
 /// How long a connection that was told to end may take for it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -87,8 +86,9 @@ impl Patience {
 
     /// The drain has started: from here on a head must come quickly.
     pub(super) fn hurry(&mut self) {
-        if self.header_read > GRACE {
-            self.header_read = GRACE;
+        if self.header_read > GRACE || self.idle > GRACE {
+            self.header_read = self.header_read.min(GRACE);
+            self.idle = self.idle.min(GRACE);
             self.phase = Phase::Busy;
         }
     }

@@ -12,7 +12,7 @@
 #[cfg(test)]
 mod tests;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -29,10 +29,13 @@ use crate::secret::KeyHash;
 pub(super) const NAME: &str = "file";
 
 /// `PRAGMA user_version` of the tables below.
-const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 3;
 
 /// `PRAGMA application_id`: "Post" in ASCII, so that another program's file is not taken for ours.
-const APPLICATION: i64 = 0x506f_7374;
+pub(super) const APPLICATION: i64 = 0x506f_7374;
+
+/// Behind the file's name: whose it is. Stays when its holder has gone, and so tells that there was one.
+pub(super) const LOCK: &str = ".lock";
 
 /// How long a statement waits for another process on the file (`token mint`, an operator's `sqlite3`).
 const BUSY: Duration = Duration::from_secs(5);
@@ -49,12 +52,13 @@ impl FileStore {
     /// Opens the file, or makes it, readable to its owner only. Fails, naming the file, when its folder is
     /// missing, when another process has it, and when it is damaged or not a sessions file.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |what: String| fault(path, &what);
-        let lock = lock(path)?;
-        create_private(path).map_err(|e| failed(e.to_string()))?;
-        let mut connection = connect(path).map_err(|e| failed(e.to_string()))?;
-        prepare(&mut connection).map_err(failed)?;
-        let writer = Writer::start(connection, path).map_err(|e| failed(e.to_string()))?;
+        let lock = lock(path)?.ok_or_else(|| taken(path))?;
+        let connection = opened(path).map_err(|unfit| refused(path, &unfit))?;
+        Self::over(connection, path, lock)
+    }
+
+    pub(super) fn over(connection: Connection, path: &Path, lock: File) -> Result<Self, StoreError> {
+        let writer = Writer::start(connection, path).map_err(|e| fault(path, &e.to_string()))?;
         Ok(Self { path: path.to_owned(), writer, _lock: lock })
     }
 }
@@ -107,14 +111,29 @@ pub(super) fn fault(path: &Path, what: &str) -> StoreError {
     StoreError { store: NAME, what: format!("sessions file {}: {what}", path.display()) }
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+pub(super) fn taken(path: &Path) -> StoreError {
+    fault(path, "is used by another postern")
+}
+
+pub(super) fn refused(path: &Path, unfit: &Unfit) -> StoreError {
+    fault(path, &format!("{unfit}; it is left as it is"))
+}
+
+/// The path with something behind its name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = create_private(Path::new(&name)).map_err(|e| fault(path, &format!("its lock file: {e}")))?;
+    name.push(suffix);
+    name.into()
+}
+
+/// None: another process has it.
+pub(super) fn lock(path: &Path) -> Result<Option<File>, StoreError> {
+    let failed = |e: std::io::Error| fault(path, &format!("its lock file: {e}"));
+    let file = create_private(&beside(path, LOCK)).map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(fault(path, "is used by another postern")),
-        Err(TryLockError::Error(e)) => Err(fault(path, &format!("its lock file: {e}"))),
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(failed(e)),
     }
 }
 
@@ -132,28 +151,47 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Checks what is there before anything is written, then sees to the tables.
-fn prepare(connection: &mut Connection) -> Result<(), String> {
-    check(connection).map_err(|e| format!("{e}; it is left as it is"))?;
-    let wal: String = connection
-        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-        .map_err(|e| e.to_string())?;
+/// Opens the file, or makes it; checks what is there before anything is written, then sees to the tables.
+pub(super) fn opened(path: &Path) -> Result<Connection, Unfit> {
+    create_private(path)?;
+    let mut connection = connect(path)?;
+    check(&connection)?;
+    let wal: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if !wal.eq_ignore_ascii_case("wal") {
-        return Err(format!("cannot be kept with a write-ahead log (journal mode {wal})"));
+        return Err(Unfit::Journal(wal));
     }
-    create_tables(connection).map_err(|e| e.to_string())
+    create_tables(&mut connection)?;
+    Ok(connection)
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Unfit {
+pub(super) enum Unfit {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
     #[error("{0}")]
     Sql(#[from] rusqlite::Error),
+    #[error("cannot be kept with a write-ahead log (journal mode {0})")]
+    Journal(String),
     #[error("is damaged: {0}")]
     Damaged(String),
     #[error("is not a sessions file of postern")]
     Foreign,
     #[error("was made by a newer postern (version {0}, this one knows {VERSION})")]
     Newer(i64),
+}
+
+impl Unfit {
+    /// What was a sessions file once, as far as can be told, and can be read no more.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Sql(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+            ),
+            Self::Io(_) | Self::Journal(_) | Self::Foreign | Self::Newer(_) => false,
+        }
+    }
 }
 
 fn check(connection: &Connection) -> Result<(), Unfit> {
@@ -192,8 +230,13 @@ fn load(path: &Path, each: Each<'_>) -> Result<(), String> {
     let query = "SELECT id, token, user, role, created, expires, last_used, client, adopted FROM sessions";
     let mut statement = connection.prepare(query).map_err(|e| e.to_string())?;
     let mut rows = statement.query([]).map_err(|e| e.to_string())?;
+    let mut unreadable = 0;
     while let Some(row) = rows.next().map_err(|e| e.to_string())? {
-        each(rows::record_of(row).map_err(|e| format!("a row cannot be read: {e}"))?);
+        // One bad row must not keep all the others out.
+        rows::record_of(row).map_or_else(|_| unreadable += 1, &mut *each);
+    }
+    if unreadable > 0 {
+        tracing::error!(file = %path.display(), rows = unreadable, "sessions that cannot be read are passed over");
     }
     Ok(())
 }

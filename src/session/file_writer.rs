@@ -1,7 +1,7 @@
 //! The one thread that writes the sessions file. All that waits goes into one transaction; nobody is answered
 //! before it is on the disk.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,6 +93,23 @@ impl Drop for Writer {
     }
 }
 
+/// What an operator can do; none of it needs a restart unless it says so.
+fn remedy(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "make room on its file system",
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            "let the gateway's user write the file and its folder"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "end the other program that has the file locked, an sqlite3 in a transaction perhaps"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "restart the gateway: it keeps the damaged file under another name and begins a new one"
+        }
+        _ => "look after the disk: its space, its quota, the system's log",
+    }
+}
+
 struct Work {
     connection: Connection,
     path: PathBuf,
@@ -101,13 +118,30 @@ struct Work {
 
 impl Work {
     fn run(&mut self, queue: &mpsc::Receiver<Job>) {
+        let mut works = true;
         while let Ok(first) = queue.recv() {
             let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
-            let result = self.commit(&batch).map_err(|e| e.to_string());
+            let result = self.commit(&batch);
+            self.tell(works, result.as_ref().err());
+            works = result.is_ok();
+            let result = result.map_err(|e| e.to_string());
             for job in batch {
                 // Whoever asked may have gone away; the change is carried out all the same.
                 let _ = job.answer.send(result.clone().map_err(|what| fault(&self.path, &what)));
             }
+        }
+    }
+
+    /// Once when it begins to fail and once when it works again, not for each login.
+    fn tell(&self, worked: bool, error: Option<&rusqlite::Error>) {
+        let file = self.path.display();
+        match error {
+            Some(error) if worked => tracing::error!(
+                %file, %error, to_do = remedy(error),
+                "the sessions file cannot be written: logins and logouts are answered 503 until it can"
+            ),
+            None if !worked => tracing::info!(%file, "the sessions file can be written again"),
+            _ => {}
         }
     }
 

@@ -9,6 +9,7 @@ pub mod ends;
 pub mod engine_logout;
 mod file;
 mod file_rows;
+mod file_start;
 mod file_writer;
 pub mod filter;
 pub mod freshness;

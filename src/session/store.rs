@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use super::barred::Barred;
 use super::file::FileStore;
@@ -12,7 +13,7 @@ use super::memory::MemoryOnly;
 use super::redis::RedisStore;
 use super::shared::Shared;
 use super::token::DomainToken;
-use super::{SessionRecord, SessionSettings};
+use super::{SessionRecord, SessionSettings, file_start};
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
 
@@ -78,6 +79,19 @@ pub fn open(settings: &SessionSettings) -> Result<Arc<dyn Store>, StoreError> {
         (Some(redis), _) => Arc::new(RedisStore::open(redis.clone())?),
         (None, Some(file)) => Arc::new(FileStore::open(file)?),
         (None, None) => Arc::new(MemoryOnly),
+    })
+}
+
+/// As [`open`], for the gateway that is going to serve from it: another one is waited for so long, what is damaged is set
+/// aside.
+pub async fn open_to_serve(
+    settings: &SessionSettings,
+    patience: Duration,
+    now: UnixMillis,
+) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match &settings.file {
+        Some(file) => Arc::new(file_start::open(file, patience, now).await?),
+        None => Arc::new(MemoryOnly),
     })
 }
 

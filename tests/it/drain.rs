@@ -186,3 +186,26 @@ async fn while_no_new_traffic_is_wanted_each_answer_is_the_last_of_its_connectio
     }
     assert_eq!(gateway.exit_code().await, 0);
 }
+
+/// A client that keeps its connection may be sending its next request while it is being closed.
+#[tokio::test]
+async fn a_request_that_crosses_the_drain_on_a_kept_connection_is_answered() {
+    let (_upstream, mut gateway) = usual().await;
+    let mut kept = Vec::new();
+    for _ in 0..30 {
+        let mut client = gateway.client().await;
+        client.ask(&Ask::get("/public/x")).await.assert_ok();
+        kept.push(client);
+    }
+    gateway.signal(Signal::TERM);
+    // Spread over the moment in which the drain starts, within the 200 ms in which it listens.
+    for client in &mut kept {
+        client.send(Ask::get("/public/x").bytes()).await;
+        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+    }
+    for (number, client) in kept.iter_mut().enumerate() {
+        let answer = client.try_answer().await;
+        assert!(answer.is_some_and(|answer| answer.status == 200), "request {number} was lost");
+    }
+    assert_eq!(gateway.exit_code().await, 0);
+}

@@ -62,6 +62,7 @@ mod secrets;
 mod signals;
 mod smuggling;
 mod socket_activation;
+mod store_faults;
 mod storm;
 mod streaming;
 mod throttle;

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use crate::support::process::{Process, postern};
 use crate::support::settings::Settings;
 use crate::support::wait::{until, until_async};
-use crate::support::{Ask, Prepared, TestClient, TestUpstream};
+use crate::support::{Ask, PASSWORD, Prepared, Session, TestClient, TestUpstream};
 
 /// What systemd does: sockets that are open whether the gateway runs or not. A shell puts them where the protocol
 /// wants them (its standard input and output become 3 and 4) and says whose they are before it becomes the gateway.
@@ -179,5 +179,37 @@ async fn no_connection_is_lost_over_restarts() {
     stop.store(true, Ordering::SeqCst);
     for client in clients {
         client.await.unwrap();
+    }
+}
+
+/// An upgrade by hand: the new process is started first, on the same sockets and the same sessions file.
+#[tokio::test]
+async fn one_that_is_started_beside_the_old_one_waits_for_its_turn_and_loses_no_session() {
+    let upstream = TestUpstream::start().await;
+    let url = format!("['{}']", upstream.url());
+    let manager = Manager::new(|settings| {
+        settings.set("upstreams.engine.servers", &url);
+        // Listeners of its own the two could not share.
+        settings.unset("listen.authz");
+        settings.unset("listen.ext_authz");
+    });
+    let ask = async |ask: Ask| TestClient::connect(manager.http()).await.ask(&ask).await;
+    let login = async || Session::of(ask(Ask::login("100@example.org", PASSWORD)).await.assert_ok().json());
+    let mut old = manager.start_until_ready().await;
+    for _ in 0..3 {
+        let mut new = manager.start("http:admin");
+        let mut waits = || manager.said().contains("waiting for its end") || new.exited().is_some();
+        until("the new one to wait", || waits().then_some(())).await;
+        assert!(new.exited().is_none(), "{}", manager.said());
+        let (kept, ended) = (login().await, login().await);
+        ask(Ask::post("/logout").with(&ended)).await.assert_ok();
+        old.signal(Signal::TERM);
+        // These are answered by whichever of the two has the file.
+        let later = login().await;
+        assert_eq!(old.exit_code().await, 0);
+        for (session, status) in [(&kept, 200), (&ended, 401), (&later, 200)] {
+            assert_eq!(ask(Ask::get("/me/x").with(session)).await.status, status, "{}", manager.said());
+        }
+        old = new;
     }
 }

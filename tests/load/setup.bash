@@ -34,8 +34,10 @@ until_ok() {
 # a1 USER DOMAIN PASSWORD
 a1() { printf '%s' "$1:$2:$3" | md5sum | cut -d' ' -f1; }
 
-# An nginx on $1 that answers "ok", and complains in nginx.log of the folder.
+# An nginx on $1 that answers "ok", /api/large with half a MiB, and complains in nginx.log of the folder.
 start_nginx() {
+  mkdir -p "$folder/api" && head -c 524288 /dev/zero >"$folder/api/large"
+  chmod 755 "$folder"
   cat >"$folder/nginx.conf" <<END
 daemon off;
 master_process off;
@@ -46,7 +48,7 @@ http {
   access_log off;
   keepalive_requests 10000000;
   client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-  server { listen 127.0.0.1:$1; location / { return 200 "ok"; } }
+  server { listen 127.0.0.1:$1; location / { return 200 "ok"; } location = /api/large { root .; } }
 }
 END
   nginx -p "$folder" -c nginx.conf -e nginx.log 2>/dev/null &

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +29,8 @@ pub struct Prepared {
     pub settings: Settings,
     pub authority: Authority,
     pub env: Vec<(String, String)>,
+    /// What a shell does before it becomes the gateway.
+    pub before: Option<&'static str>,
     ports: [Port; 5],
 }
 
@@ -53,6 +55,7 @@ impl Prepared {
             settings,
             authority,
             env: Vec::new(),
+            before: None,
             ports: std::array::from_fn(|_| Port::claim()),
         };
         prepared.set_ports();
@@ -69,6 +72,10 @@ impl Prepared {
     pub fn call(&self, command: &str) -> Output {
         let config = self.config();
         run_to_end(&[command, "--config", config.to_str().unwrap()], &self.env)
+    }
+
+    fn start(&self, lines: &Lines) -> Process {
+        Process::run_after(self.before, &self.config(), &self.env, lines)
     }
 
     fn set_ports(&mut self) {
@@ -108,7 +115,7 @@ impl TestGateway {
     pub async fn run(mut prepared: Prepared) -> Self {
         let lines = Lines::default();
         for _ in 0..5 {
-            let mut process = Process::run(&prepared.config(), &prepared.env, &lines);
+            let mut process = prepared.start(&lines);
             if ready(&mut process, prepared.ports[2].addr()).await {
                 return Self { prepared, process, lines };
             }
@@ -233,7 +240,7 @@ impl TestGateway {
     /// Starts it again with the same files and ports.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        self.process = Process::run(&self.prepared.config(), &self.prepared.env, &self.lines);
+        self.process = self.prepared.start(&self.lines);
         let addr = self.admin();
         assert!(ready(&mut self.process, addr).await, "it did not start again:\n{}", self.output());
     }
@@ -293,6 +300,20 @@ impl TestGateway {
         let status = self.proc_file("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// Starts it again, to end by itself: what it says in vain, and how it ended.
+    pub async fn refuses_to_start(&mut self) -> (i32, String) {
+        self.process.kill9();
+        let lines = Lines::default();
+        self.process = self.prepared.start(&lines);
+        let code = self.process.exit_code().await;
+        until("its last word", || output(&lines).contains("postern: ").then_some(())).await;
+        (code, output(&lines))
     }
 
     pub async fn exit_code(&mut self) -> i32 {

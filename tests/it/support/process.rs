@@ -35,10 +35,28 @@ pub fn run_to_end(args: &[&str], env: &[(String, String)]) -> Output {
 }
 
 impl Process {
-    pub fn run(config: &Path, env: &[(String, String)], lines: &Lines) -> Self {
+    /// A shell does `before` and then becomes the gateway.
+    pub fn run_after(before: Option<&str>, config: &Path, env: &[(String, String)], lines: &Lines) -> Self {
         let mut command = postern(env);
+        if let Some(before) = before {
+            let gateway = command.get_program().to_owned();
+            let removed: Vec<_> =
+                command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
+            command = Command::new("sh");
+            for (name, value) in removed {
+                match value {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                };
+            }
+            command.arg("-c").arg(format!("{before}; exec \"$0\" \"$@\"")).arg(gateway);
+        }
         command.arg("run").arg("--config").arg(config);
         Self::spawn(command, lines)
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap()).expect("a pid")
     }
 
     pub fn spawn(mut command: Command, lines: &Lines) -> Self {
@@ -67,8 +85,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).expect("a pid");
-        kill_process(pid, signal).expect("the signal is delivered");
+        kill_process(self.pid(), signal).expect("the signal is delivered");
     }
 
     /// Waits for the end and answers the exit code.
