@@ -2,9 +2,8 @@
 //! asks [`framing_fault`] first of all, answers 400 and closes the connection.
 //!
 //! hyper itself refuses: a length that is no number or given twice with two values, `Transfer-Encoding` in HTTP/1.0
-//! or without `chunked` at its end, a space before the colon, folded lines, NUL and bare CR. It takes a bare LF for
-//! a line's end (RFC 9112 section 2.2 allows it). What it hides is found by `server::framing`, and marked on
-//! the request.
+//! or without `chunked` at its end, a space before the colon, folded lines, NUL and bare CR. What it hides or takes
+//! though it is ambiguous is found by `server::framing`, and marked on the request.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Version};
@@ -17,7 +16,7 @@ pub(super) struct Misframed;
 #[must_use]
 pub fn framing_fault<B>(request: &Request<B>) -> Option<&'static str> {
     if request.extensions().get::<Misframed>().is_some() {
-        return Some("More than one Content-Length, or both it and Transfer-Encoding");
+        return Some("A line ends without CR, or the length is told twice or in two ways");
     }
     length_fault(request.version(), request.headers()).or_else(|| host_fault(request))
 }
