@@ -174,7 +174,7 @@ const STARTS: &[&str] = &[
 
 /// A target that somebody who looks for a hole would send.
 fn target(dice: &mut Dice) -> String {
-    let mut target = dice.pick(STARTS).to_owned();
+    let mut target = if dice.one_in(2) { dice.pick(STARTS) } else { "/api/v2/cdr/" }.to_owned();
     for _ in 0..=dice.below(6) {
         let segment = dice.pick(SEGMENTS);
         // A character outside ASCII stays as it is.
@@ -186,7 +186,8 @@ fn target(dice: &mut Dice) -> String {
         if dice.one_in(40) {
             target += &"/x/..".repeat(200);
         }
-        target += dice.pick(BETWEEN);
+        // Mostly harmless, or little would be forwarded.
+        target += if dice.one_in(4) { dice.pick(BETWEEN) } else { "/" };
     }
     if dice.one_in(3) {
         target +=
