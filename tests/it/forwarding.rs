@@ -144,6 +144,7 @@ async fn connection_cannot_name_what_the_gateway_adds_or_frames_with() {
     }
 }
 
+/// `advisories/spoofing.rs` has every disguise.
 #[tokio::test]
 async fn the_identity_headers_are_the_gateways_alone() {
     let (upstream, gateway, session) = admin().await;

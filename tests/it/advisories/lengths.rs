@@ -124,7 +124,7 @@ fn agreed(length: &str, coding: &str) -> Option<&'static str> {
 /// CL.TE, TE.CL, TE.TE, CL.CL, in every combination and order: CVE-2019-18277 (HAProxy: a coding behind VT),
 /// CVE-2019-18802 (Envoy: blanks behind a value), CVE-2021-40346 and CVE-2023-25725 (HAProxy: a header that is
 /// dropped), CVE-2023-40225 (HAProxy: an empty length), RUSTSEC-2021-0020 (hyper: several codings),
-/// RUSTSEC-2021-0078 (hyper: a length with a sign), CVE-2026-2835 (Pingora: codings).
+/// RUSTSEC-2021-0078 (hyper: a length with a sign), CVE-2026-2835 (Pingora: codings, and those of HTTP/1.0).
 #[tokio::test]
 async fn every_combination_of_lengths_and_codings_is_refused_unless_all_read_it_alike() {
     let scene = Scene::new().await;
@@ -165,6 +165,19 @@ async fn every_combination_of_lengths_and_codings_is_refused_unless_all_read_it_
         }
     }
     assert!(refused > 1900 && read > 10, "{refused} {read}");
+}
+
+/// HTTP/1.0 has no codings, and a request's body no end without a length (CVE-2026-2835).
+#[tokio::test]
+async fn a_coding_in_http_1_0_is_refused() {
+    let scene = Scene::new().await;
+    for coding in CODINGS.iter().filter(|line| line.to_lowercase().starts_with("transfer-encoding")) {
+        for length in ["", "Content-Length: 5\r\n"] {
+            let head = scene.head(&format!("{coding}\r\n{length}")).replace("HTTP/1.1", "HTTP/1.0");
+            let bytes = format!("{head}0\r\n\r\n{HIDDEN}");
+            scene.is_refused_unseen(&format!("{coding:?} {length:?}"), bytes.as_bytes()).await;
+        }
+    }
 }
 
 /// A line's end other than CRLF, in every place of a head (RFC 9112 section 2.2; Go: CVE-2025-22871 in a chunk's line;

@@ -137,8 +137,7 @@ async fn nor_over_http2() {
     }
 }
 
-/// CVE-2021-32777, CVE-2020-25017 and CVE-2026-31838 (Envoy, Istio: of several values one was judged and another counted),
-/// CVE-2021-32701's kind: two sets of credentials are nobody's.
+/// CVE-2021-32777, CVE-2020-25017 and CVE-2026-31838 (Envoy, Istio: of several values one was judged and another counted).
 #[tokio::test]
 async fn several_values_of_a_credential_are_nobodys() {
     let (upstream, gateway, session) = admin().await;

@@ -29,7 +29,7 @@ async fn body_is_no_request(mut client: TestClient, what: &str, bytes: &[u8], up
 }
 
 /// TE.0, CL.0 and 0.CL: whoever answers before it has read a body must not take the body for the next request.
-/// CVE-2025-4366 and CVE-2026-2836 (Pingora), CVE-2019-20372 (nginx: an error page), CVE-2026-2833 (Pingora: an upgrade that
+/// CVE-2025-4366 (Pingora), CVE-2019-20372 (nginx: an error page), CVE-2026-2833 (Pingora: an upgrade that
 /// is none).
 #[tokio::test]
 async fn an_answer_that_does_not_wait_for_the_body_does_not_make_it_a_request() {
