@@ -73,19 +73,18 @@ fn decode(segment: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Unreserved characters decoded (RFC 3986 section 6.2.2.2), all else as it came.
+/// Unreserved characters decoded (RFC 3986 section 6.2.2.2), all else as it came. No new escape can come of it: `%25` before
+/// two hex digits is refused.
 fn canonical(segment: &str) -> String {
     let mut out = segment.to_owned();
+    if !out.contains('%') {
+        return out;
+    }
     for byte in (0..=127u8).filter(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)) {
         let (high, low) = (byte >> 4, byte & 15);
         for hex in [format!("%{high:x}{low:x}"), format!("%{high:X}{low:X}")] {
-            out = replace_escapes(&out, &hex, char::from(byte));
+            out = out.replace(&hex, &char::from(byte).to_string());
         }
     }
     out
-}
-
-/// `%25` is no escape's beginning: what follows it is not looked at, since two hex digits there are refused.
-fn replace_escapes(text: &str, escape: &str, by: char) -> String {
-    text.replace(escape, &by.to_string())
 }

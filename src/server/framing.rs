@@ -240,10 +240,8 @@ fn size_of_chunk(line: &[u8]) -> Option<u64> {
     let (size, rest) = text.split_at_checked(digits).filter(|_| digits <= MAX_SIZE_DIGITS)?;
     let extended = rest.trim_ascii_start().starts_with(b";");
     let plain = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
-    if !rest.is_empty() && !(extended && rest.iter().all(plain)) {
-        return None;
-    }
-    number(size, 16)
+    let good = rest.is_empty() || extended && rest.iter().all(plain);
+    good.then(|| number(size, 16))?
 }
 
 /// Digits only: no sign, no list.
