@@ -6,6 +6,7 @@ use serde::Serialize;
 use std::collections::HashSet;
 
 use super::acl::RoleSettings;
+use super::credentials;
 use super::path::CanonicalPath;
 use super::permit::Scope;
 use super::policy::{Caller, Grant, Policy, Question};
@@ -34,7 +35,7 @@ pub struct Explanation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub method: String,
-    /// As it was asked about.
+    /// As it was asked about, less the credentials.
     pub path: String,
     /// What is judged and forwarded; none for a bad path.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,13 +116,18 @@ pub fn explain(settings: &AccessSettings, policy: &Policy, asked: Asked<'_>) -> 
 impl Explanation {
     fn begin(settings: &AccessSettings, asked: Asked<'_>) -> Self {
         let target = asked.target.split('#').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| {
+            // A target out of a log or a browser may hold a caller's credentials.
+            let query = credentials::without(query, &settings.names).into_owned();
+            (path, Some(query).filter(|query| !query.is_empty()))
+        });
         Self {
             decision: "deny",
             reason: None,
             method: asked.method.to_string(),
-            path: asked.target.to_owned(),
+            path: query.as_ref().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
             canonical: None,
-            query: target.split_once('?').map(|(_, query)| query.to_owned()),
+            query,
             route: None,
             resource: None,
             permission: None,
@@ -249,6 +255,18 @@ mod tests {
         let (method, role) = (Method::from_bytes(method.as_bytes()).unwrap(), RoleName::new(role));
         let user = UserName::new("7@d");
         explain(&settings, &policy, Asked { method: &method, target, role: &role, user: Some(&user) })
+    }
+
+    #[test]
+    fn credentials_are_not_said_again() {
+        for (target, path, query) in [
+            ("/cdr/7?a=1&access_token=secret&x_key[]=secret#secret", "/cdr/7?a=1", Some("a=1")),
+            ("/cdr/7?%61ccess_token=secret", "/cdr/7", None),
+            ("/cdr/7", "/cdr/7", None),
+        ] {
+            let told = told("low", "GET", target);
+            assert_eq!((told.path.as_str(), told.query.as_deref()), (path, query), "{target}");
+        }
     }
 
     #[test]

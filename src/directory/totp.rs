@@ -78,6 +78,13 @@ mod tests {
     }
 
     #[test]
+    fn an_older_code_is_not_good_when_the_clock_is_set_back() {
+        let (used, user) = (UsedCodes::default(), UserName::new("a"));
+        assert!(used.take(&user, &key(), "081804", at(1_111_111_109)));
+        assert!(!used.take(&user, &key(), "287082", at(59)));
+    }
+
+    #[test]
     fn odd_codes_are_wrong_and_no_more() {
         let used = UsedCodes::default();
         for code in [

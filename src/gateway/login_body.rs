@@ -10,15 +10,15 @@ use crate::secret::SecretString;
 
 /// What a client sent. A field that is missing, null or empty is none.
 #[derive(Default)]
-pub(super) struct LoginBody {
-    pub(super) username: Option<String>,
-    pub(super) password: Option<SecretString>,
+pub struct LoginBody {
+    pub username: Option<String>,
+    pub password: Option<SecretString>,
 }
 
 impl LoginBody {
     /// # Errors
     /// What is wrong, for the client.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|error| format!("The body is no login: {error}"))
     }
 }

@@ -8,7 +8,7 @@ pub mod in_flight;
 pub mod live;
 pub mod login;
 mod login_answer;
-mod login_body;
+pub mod login_body;
 mod login_request;
 mod login_together;
 pub mod logout;

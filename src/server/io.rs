@@ -92,12 +92,16 @@ impl<S> ClientIo<S> {
         self.seen.clone()
     }
 
-    fn follow(&mut self, bytes: &[u8]) {
-        let Some(framing) = &mut self.framing else { return self.seen.set(Reading::Between) };
+    /// Gives back how many of the bytes may be read.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        let Some(framing) = &mut self.framing else {
+            self.seen.set(Reading::Between);
+            return bytes.len();
+        };
         if self.seen.upgraded.load(Relaxed) {
-            return;
+            return bytes.len();
         }
-        framing.feed(bytes);
+        let good = framing.feed(bytes);
         self.seen.set(match framing.position() {
             Position::Between => Reading::Between,
             Position::Head => Reading::Head,
@@ -106,6 +110,11 @@ impl<S> ClientIo<S> {
         if let Some(request) = framing.fault_at() {
             self.seen.fault_at.store(request, Relaxed);
         }
+        good
+    }
+
+    fn is_broken(&self) -> bool {
+        self.framing.as_ref().is_some_and(RequestFraming::is_broken)
     }
 }
 
@@ -113,8 +122,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.follow(buf.filled().get(before..).unwrap_or_default());
+        if !this.is_broken() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let good = this.follow(buf.filled().get(before..).unwrap_or_default());
+            buf.set_filled(before + good);
+        }
+        // What came before the fault is read first.
+        if this.is_broken() && buf.filled().len() == before {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a broken chunked body")));
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -137,6 +137,7 @@ impl Handler for Scene {
                 Err(_) => status(StatusCode::BAD_REQUEST),
             },
             "/endless" => Response::new(Answer::Endless),
+            "/panic-later" => Response::new(Answer::Panics),
             "/upgrade" => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 tokio::task::spawn_local(async move {
@@ -160,10 +161,11 @@ impl Handler for Scene {
     }
 }
 
-/// A whole answer, or one without end.
+/// A whole answer, one without end, or one whose body cannot be made.
 pub(super) enum Answer {
     Whole(Full<Bytes>),
     Endless,
+    Panics,
 }
 
 /// Bytes of endless answers so far.
@@ -190,6 +192,7 @@ impl Body for Answer {
                 PRODUCED.fetch_add(piece.len(), Relaxed);
                 Poll::Ready((PRODUCED.load(Relaxed) < 256 * 1024 * 1024).then(|| Ok(Frame::data(piece))))
             }
+            Self::Panics => panic!("as asked"),
         }
     }
 
@@ -200,7 +203,7 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Endless => SizeHint::default(),
+            Self::Endless | Self::Panics => SizeHint::default(),
         }
     }
 }

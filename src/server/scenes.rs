@@ -99,6 +99,20 @@ fn a_panic_is_a_500_and_hurts_nobody_else() {
     until(&mut other, "waited");
 }
 
+/// The head is out, so there is no 500: the answer breaks off, and its connection with it.
+#[test]
+fn a_panic_in_an_answers_body_ends_that_connection_alone() {
+    let server = Server::start(limits(), None);
+    let mut other = server.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    for _ in 0..3 {
+        let answer = server.ask("GET /panic-later HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+    }
+    assert!(server.ask(&format!("GET / HTTP/1.1\r\n{CLOSE}")).starts_with("HTTP/1.1 200 "));
+    server.gate.open.add_permits(1);
+    until(&mut other, "waited");
+}
+
 #[test]
 fn silent_and_slow_clients_are_closed() {
     let server = Server::start(Limits { header_read_timeout: SHORT, ..limits() }, None);

@@ -98,6 +98,13 @@ async fn alpn_decides_what_is_spoken() {
     assert_eq!(answers[1], (200, Bytes::from_static(b"HTTP/2.0 true")));
     assert_eq!(answers[2].0, 500);
     assert_eq!(answers[3].0, 200, "a panic hurts no other stream");
+    let broken = send.send_request(ask("/panic-later")).await;
+    let broken = match broken {
+        Ok(answer) => answer.into_body().collect().await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert!(broken.is_err(), "a body that panicked ended well");
+    assert_eq!(futures(&mut send, &[ask("/echo")]).await[0].0, 200, "nor does one in a body");
     let mut other_host = ask("/");
     other_host.headers_mut().insert("host", "b.example".parse().unwrap());
     assert_eq!(futures(&mut send, &[other_host]).await[0].0, 400);

@@ -1,25 +1,27 @@
-//! Requests that hyper takes and contract section 4 does not: ambiguous in their length or their host. The handler
+//! Requests that hyper takes and contract section 4 does not: ambiguous in their length, their host or what they expect. The handler
 //! asks [`framing_fault`] first of all, answers 400 and closes the connection.
 //!
 //! hyper itself refuses: a length that is no number or given twice with two values, `Transfer-Encoding` in HTTP/1.0
-//! or without `chunked` at its end, a space before the colon, folded lines, NUL and bare CR. It takes a bare LF for
-//! a line's end (RFC 9112 section 2.2 allows it). What it hides is found by `server::framing`, and marked on
-//! the request.
+//! or without `chunked` at its end, a space before the colon, folded lines, NUL and bare CR. What it hides or takes
+//! though it is ambiguous is found by `server::framing`, and marked on the request.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Version};
 
 /// An extension of a request whose bytes said more about its length than its headers do now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Misframed;
 
-/// What is wrong with the request's framing or host; none for a good one.
+/// What is wrong with the request's framing, host or expectation; none for a good one.
 #[must_use]
 pub fn framing_fault<B>(request: &Request<B>) -> Option<&'static str> {
     if request.extensions().get::<Misframed>().is_some() {
-        return Some("More than one Content-Length, or both it and Transfer-Encoding");
+        return Some("A line ends without CR, or the length is told twice or in two ways");
     }
-    length_fault(request.version(), request.headers()).or_else(|| host_fault(request))
+    let headers = request.headers();
+    length_fault(request.version(), headers)
+        .or_else(|| host_fault(request))
+        .or_else(|| expectation_fault(headers))
 }
 
 /// RFC 9112 sections 6.1 and 6.3. Only `chunked`, alone: any other coding would have to be undone by us.
@@ -47,6 +49,15 @@ fn host_fault<B>(request: &Request<B>) -> Option<&'static str> {
         (Version::HTTP_11, None) => Some("Host is missing"),
         (Version::HTTP_2, host) => authority_fault(request.uri().authority(), host),
         (_, Some(Single::One(_)) | None) => None,
+    }
+}
+
+/// Of expectations only one is known (RFC 9110 section 10.1.1). Of servers that read another spelling of it one waits
+/// for the body, and the next takes what follows for a request.
+fn expectation_fault(headers: &HeaderMap) -> Option<&'static str> {
+    match single(headers, &EXPECT)? {
+        Single::One(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => None,
+        Single::One(_) | Single::Several => Some("Expect is not 100-continue"),
     }
 }
 
@@ -122,6 +133,20 @@ mod tests {
         }
         assert!(fault(Version::HTTP_10, "/", &[("transfer-encoding", "chunked")]).is_some());
         assert!(fault(Version::HTTP_2, "https://a/", &[("transfer-encoding", "chunked")]).is_some());
+    }
+
+    #[test]
+    fn another_expectation_is_refused() {
+        let expecting = |values: &[&str]| {
+            let headers: Vec<_> = values.iter().map(|value| ("expect", *value)).collect();
+            fault(Version::HTTP_11, "/", &[&[("host", "a")], headers.as_slice()].concat())
+        };
+        assert_eq!(expecting(&["100-Continue"]), None);
+        for values in
+            [&["x 100-continue"][..], &["100-continue, x"], &["100-continue", "100-continue"], &[""]]
+        {
+            assert!(expecting(values).is_some(), "{values:?}");
+        }
     }
 
     #[test]

@@ -144,6 +144,7 @@ async fn connection_cannot_name_what_the_gateway_adds_or_frames_with() {
     }
 }
 
+/// `advisories/spoofing.rs` has every disguise.
 #[tokio::test]
 async fn the_identity_headers_are_the_gateways_alone() {
     let (upstream, gateway, session) = admin().await;
@@ -182,9 +183,8 @@ async fn look_alikes_of_host_and_framing_headers_are_removed() {
         .body("12345");
     gateway.ask(ask).await.assert_ok();
     let seen = upstream.only();
-    let text = seen.head.text();
     for value in ["9000", "chunked", "9.9.9.9", "gopher"] {
-        assert!(!text.contains(value), "{value}: {text}");
+        assert!(seen.head.fields.iter().all(|(_, sent)| sent != value), "{value}: {}", seen.head.text());
     }
     assert_eq!(seen.body.bytes, b"12345");
 }

@@ -18,6 +18,7 @@ mod support;
 mod access_log;
 mod admin;
 mod adoption;
+mod advisories;
 mod authorizer;
 mod balancing;
 mod body_credentials;

@@ -127,20 +127,18 @@ async fn a_head_whose_lines_end_or_are_named_oddly() {
     }
 }
 
-/// A bare LF is a line's end to some servers and part of a value to others.
+/// A bare LF is a line's end to some servers and part of a value to others (RFC 9112 section 2.2 lets a server choose).
 #[tokio::test]
-async fn a_bare_line_feed_never_hides_a_header() {
+async fn a_bare_line_feed_is_refused() {
     let (upstream, gateway, session) = admin().await;
-    for lines in
-        ["X-A: b\nTransfer-Encoding: chunked\r\n", "X-A: b\nX-Webitel-User: forged\r\n", "X-A: b\n\r\n"]
-    {
-        let _ = gateway.try_raw(request(&session, &format!("Content-Length: 5\r\n{lines}"), "hello")).await;
-    }
-    for seen in upstream.requests() {
-        let text = seen.head.text();
-        assert!(!text.replace("\r\n", "").contains('\n'), "a bare LF was forwarded: {text:?}");
-        assert!(!text.contains("forged"), "{text:?}");
-        assert!(!seen.head.has("transfer-encoding") || !seen.head.has("content-length"), "{text:?}");
+    for lines in [
+        "X-A: b\nTransfer-Encoding: chunked\r\n",
+        "X-A: b\nX-Webitel-User: forged\r\n",
+        "X-A: b\n\r\n",
+        "X-A: b\n",
+    ] {
+        let lines = format!("Content-Length: 5\r\n{lines}");
+        assert_refused((&upstream, &gateway), request(&session, &lines, "hello")).await;
     }
 }
 

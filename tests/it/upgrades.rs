@@ -128,6 +128,7 @@ async fn a_half_closed_tunnel_still_brings_what_the_other_side_has_to_say() {
     assert_eq!(String::from_utf8(client.closed().await).unwrap(), "<last wordsbye");
 }
 
+/// CVE-2026-2833 (Pingora): bytes behind an upgrade that nobody has agreed to.
 #[tokio::test]
 async fn bytes_sent_before_the_101_reach_the_upstream_only_after_it() {
     let (upstream, gateway, session) = admin().await;
@@ -140,6 +141,7 @@ async fn bytes_sent_before_the_101_reach_the_upstream_only_after_it() {
     assert_eq!(upstream.tunnel(), b"eager");
 }
 
+/// CVE-2024-23326 (Envoy: a 200 taken for a 101).
 #[tokio::test]
 async fn a_refused_upgrade_is_an_answer_and_what_follows_it_is_a_request() {
     let (upstream, gateway, session) = admin().await;

@@ -85,6 +85,9 @@ async fn a_sweep_ends_what_has_expired() {
     assert!(old.is_ended() && sessions.get(&old.id).is_none());
     assert_eq!((sessions.len(), sessions.sweep(UnixMillis(100)).await), (1, 0));
     assert!(!store.holds(&old.id) && store.holds(&KeyHash::of("b")));
+    // The clock set back is no second life.
+    let again = Sessions::open(store as _, &Clock::manual(UnixMillis(50))).await.unwrap();
+    assert!(again.get(&old.id).is_none());
 }
 
 #[tokio::test]

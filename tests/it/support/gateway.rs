@@ -152,6 +152,10 @@ impl TestGateway {
         &self.prepared.authority
     }
 
+    pub fn settings(&self) -> &Settings {
+        &self.prepared.settings
+    }
+
     pub fn folder(&self) -> &std::path::Path {
         self.prepared.folder.path()
     }

@@ -17,6 +17,7 @@ pub mod collector;
 pub mod engine;
 pub mod gateway;
 pub mod h2;
+pub mod h2_raw;
 pub mod jwt;
 pub mod peer;
 pub mod ports;

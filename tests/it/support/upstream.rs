@@ -108,6 +108,11 @@ impl TestUpstream {
         self.requests().pop().expect("a request at the upstream").assert_clean()
     }
 
+    /// As if nothing had come so far; nothing may be under way.
+    pub fn forget(&self) {
+        self.seen.requests.lock().unwrap().clear();
+    }
+
     /// Nothing reached it: no request, and no connection with bytes on it.
     #[track_caller]
     pub fn assert_untouched(&self) {
