@@ -136,7 +136,9 @@ fn settings(servers: &[SocketAddr]) -> UpstreamSettings {
         response_timeout: Duration::from_millis(500),
         retries: 0,
         max_connections: 1024,
+        max_pending: 1024,
         health: None,
+        eject: EjectSettings::default(),
         ca: None,
         forward_credentials: true,
     }
