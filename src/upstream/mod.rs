@@ -16,6 +16,7 @@ mod head;
 mod headers;
 mod http1;
 pub mod ingress;
+mod left;
 mod leftover;
 #[doc(hidden)]
 pub mod measured;
