@@ -113,6 +113,11 @@ impl Standing {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn failures_in_a_row(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     /// Leaves it out from now on; for how long. Whoever was well for `max` begins at `base` again.
     pub(super) fn eject(&self, now: Instant, settings: &EjectSettings) -> Duration {
         let now = self.at(now);

@@ -1,6 +1,7 @@
 //! The upstream side against small servers written by hand, which answer as no library would.
 
 mod answers;
+mod changes;
 mod requests;
 mod servers;
 
