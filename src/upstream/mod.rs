@@ -11,9 +11,12 @@ mod body;
 mod chunked;
 mod conn;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzed;
 mod h2c;
 mod head;
 mod headers;
+mod heads;
 mod http1;
 pub mod ingress;
 mod left;
