@@ -80,6 +80,27 @@ fn upstreams(out: &mut Exposition, totals: &Totals, live: &Live) {
             requests.add(&[("upstream", &upstream), ("server", &server), ("result", result)], n);
         }
     }
+    let mut ejections = out.counter(
+        "postern_upstream_ejections_total",
+        "Times that a server was left out for failing requests.",
+    );
+    for (label, counts) in &totals.servers {
+        let (upstream, server) = split(label);
+        ejections.add(&[("upstream", &upstream), ("server", &server)], counts.ejections);
+    }
+    let mut retries = std::collections::BTreeMap::<(String, &str), u64>::new();
+    for (label, counts) in &totals.servers {
+        for (result, n) in counts.retries.iter() {
+            *retries.entry((split(label).0, result)).or_default() += n;
+        }
+    }
+    let mut counter = out.counter(
+        "postern_upstream_retries_total",
+        "Requests that a server did not take: sent to another, or given up since too many were.",
+    );
+    for ((upstream, result), n) in &retries {
+        counter.add(&[("upstream", upstream), ("result", result)], *n);
+    }
     let mut latencies = std::collections::BTreeMap::<String, Histogram>::new();
     for (label, counts) in &totals.servers {
         latencies.entry(split(label).0).or_default().merge(&counts.latency);

@@ -8,7 +8,7 @@ use super::files;
 use super::findings::Findings;
 use super::table::Table;
 use super::values;
-use crate::upstream::{Balance, HealthSettings, Scheme, ServerUrl, UpstreamSettings};
+use crate::upstream::{Balance, EjectSettings, HealthSettings, Scheme, ServerUrl, UpstreamSettings};
 
 /// In the order of their names.
 pub(super) fn upstreams(table: Option<Table>, f: &mut Findings) -> Vec<UpstreamSettings> {
@@ -26,7 +26,9 @@ fn upstream(name: &str, mut table: Table, f: &mut Findings) -> UpstreamSettings 
         response_timeout: table.duration("response_timeout", Duration::from_secs(60), f),
         retries: table.number("retries", 1, 0, f),
         max_connections: table.number("max_connections", 1024, 1, f),
+        max_pending: table.number("max_pending", 1024, 0, f),
         health: table.table("health", f).map(|table| health(table, f)),
+        eject: table.table("eject", f).map(|table| eject(table, f)).unwrap_or_default(),
         ca: files::certificates(&mut table, "ca_file", f),
         forward_credentials: table.bool("forward_credentials", true, f),
     };
@@ -62,6 +64,21 @@ fn health(mut table: Table, f: &mut Findings) -> HealthSettings {
     let interval = table.duration("interval", Duration::from_secs(5), f);
     table.finish(f);
     HealthSettings { path: path.unwrap_or_else(|| "/".to_owned()), interval }
+}
+
+fn eject(mut table: Table, f: &mut Findings) -> EjectSettings {
+    let usual = EjectSettings::default();
+    let settings = EjectSettings {
+        failures: table.number("failures", usual.failures, 0, f),
+        base: table.duration("base", usual.base, f),
+        max: table.duration("max", usual.max, f),
+    };
+    if settings.max < settings.base {
+        let name = if table.has("max") { "max" } else { "base" };
+        table.fault(name, "makes max shorter than base", f);
+    }
+    table.finish(f);
+    settings
 }
 
 /// HTTP/2 without TLS is spoken by all servers of an upstream or by none.

@@ -156,6 +156,12 @@ async fn leave(shared: &Shared, engine: Option<Arc<Engine>>, logged_in: LoggedIn
     }
 }
 
+/// Whether a first message is an introduction, by form; for `fuzz/`.
+#[must_use]
+pub fn is_introduction(text: &[u8]) -> bool {
+    introduction(text, IpAddr::from([0, 0, 0, 0])).is_some()
+}
+
 /// None for anything that is not an introduction in one way.
 fn introduction(text: &[u8], client: IpAddr) -> Option<Introduction> {
     let Message { func, args } = serde_json::from_slice(text).ok()?;

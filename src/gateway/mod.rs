@@ -3,7 +3,8 @@
 pub mod answer;
 pub mod authorizer;
 pub mod cors;
-mod first_frame;
+#[doc(hidden)]
+pub mod first_frame;
 pub mod in_flight;
 pub mod live;
 pub mod login;

@@ -201,13 +201,18 @@ impl Exchange {
         }
     }
 
-    /// A server was asked and did not answer.
-    pub fn server_failed(&self, server: &Label, result: &'static str) {
-        self.scribe.metrics.upstream_failed(server, result);
+    /// A server was asked and did not answer; whether it is ejected for it.
+    pub fn server_failed(&self, server: &Label, result: &'static str, is_ejected: bool) {
+        self.scribe.metrics.upstream_failed(server, result, is_ejected);
         self.server.replace(Some(server.clone()));
         if let Some(trace) = &self.trace {
             trace.failed(result);
         }
+    }
+
+    /// Another server than this one was to be asked next.
+    pub fn retried(&self, server: &Label, result: &'static str) {
+        self.scribe.metrics.upstream_retried(server, result);
     }
 
     fn count(&self, took: Duration) {

@@ -50,6 +50,9 @@ pub struct RouteCounts {
 pub struct ServerCounts {
     /// By result.
     pub results: Tally<&'static str>,
+    pub ejections: u64,
+    /// Of requests that it could not be sent, by what became of the retry.
+    pub retries: Tally<&'static str>,
     pub latency: Histogram,
 }
 
@@ -141,6 +144,8 @@ impl Metrics {
             for (label, server) in counts.servers.iter().flatten().map(|kept| &**kept) {
                 let sum = totals.servers.entry(label.to_string()).or_default();
                 sum.results.merge(&server.results);
+                sum.ejections += server.ejections;
+                sum.retries.merge(&server.retries);
                 sum.latency.merge(&server.latency);
             }
         }
@@ -153,9 +158,17 @@ impl ThreadMetrics {
         lock(&self.0)
     }
 
-    /// A server was asked and did not answer.
-    pub fn upstream_failed(&self, server: &Label, result: &'static str) {
-        self.lock().server(server).results.add(result, 1);
+    /// A server was asked and did not answer; whether it is ejected for it.
+    pub fn upstream_failed(&self, server: &Label, result: &'static str, is_ejected: bool) {
+        let mut counts = self.lock();
+        let server = counts.server(server);
+        server.results.add(result, 1);
+        server.ejections += u64::from(is_ejected);
+    }
+
+    /// A request that this server did not take was to be sent to another.
+    pub fn upstream_retried(&self, server: &Label, result: &'static str) {
+        self.lock().server(server).retries.add(result, 1);
     }
 }
 
@@ -251,11 +264,13 @@ mod tests {
     fn a_servers_results_and_latency_are_counted() {
         let metrics = Metrics::default();
         let (thread, server) = (metrics.thread(), Label::of("engine/h:1"));
-        thread.upstream_failed(&server, "unreachable");
+        thread.upstream_failed(&server, "unreachable", true);
+        thread.upstream_retried(&server, "sent");
         thread.lock().answered(&server, Some(Duration::from_millis(2)));
         let totals = metrics.totals();
         let counts = &totals.servers["engine/h:1"];
         assert_eq!(counts.results.iter().collect::<Vec<_>>(), [("unreachable", 1), ("ok", 1)]);
-        assert_eq!(counts.latency.count(), 1);
+        assert_eq!((counts.latency.count(), counts.ejections), (1, 1));
+        assert_eq!(counts.retries.iter().collect::<Vec<_>>(), [("sent", 1)]);
     }
 }

@@ -23,6 +23,7 @@ use super::headers::{self, Onward, Policy};
 use super::http1::{Call, Fault, Limits};
 use super::parse::Head;
 use super::pool::{self, Lane, Load};
+use super::retry::{Budget, Tried};
 use super::server::Group;
 use super::stream::Stream;
 use super::upgrade::{self, Held};
@@ -38,6 +39,7 @@ use crate::telemetry::exchange::Exchange;
 pub(super) struct LocalGroup {
     pub(super) shared: Arc<Group>,
     balancer: Balancer,
+    budget: Budget,
     lanes: RefCell<Rc<[Rc<Lane>]>>,
     generation: Cell<Option<u64>>,
 }
@@ -62,15 +64,26 @@ impl Ask<'_> {
     }
 
     fn note_answer(&self, lane: &Lane, sent: Option<Instant>) {
+        lane.answered();
         if let Some(exchange) = self.exchange {
             let latency = sent.map(|sent| monotonic().saturating_duration_since(sent));
             exchange.server_answered(&lane.label, latency);
         }
     }
 
-    fn note_failure(&self, lane: &Lane, result: &'static str) {
+    fn note_unreachable(&self, lane: &Lane, group: &Group) {
+        let is_ejected = lane.failed(group);
         if let Some(exchange) = self.exchange {
-            exchange.server_failed(&lane.label, result);
+            exchange.server_failed(&lane.label, UNREACHABLE, is_ejected);
+        }
+    }
+
+    /// What the client does wrong is not held against the server, and a 5xx is an answer.
+    fn note_failure(&self, lane: &Lane, group: &Group, e: &ForwardError) {
+        let is_servers = matches!(e, ForwardError::Broken(_) | ForwardError::Timeout);
+        let is_ejected = is_servers && lane.failed(group);
+        if let Some(exchange) = self.exchange {
+            exchange.server_failed(&lane.label, e.as_str(), is_ejected);
         }
     }
 }
@@ -84,17 +97,11 @@ enum NoConnection {
     Failed(io::Error),
 }
 
-/// The servers that were tried, and what the last one failed with.
-#[derive(Default)]
-struct Tried {
-    servers: Vec<usize>,
-    last: Option<io::Error>,
-}
-
 impl LocalGroup {
     pub(super) fn new(shared: Arc<Group>) -> Self {
-        let balancer = Balancer::new(shared.settings.balance);
-        let group = Self { shared, balancer, lanes: RefCell::new(Rc::new([])), generation: Cell::new(None) };
+        let (balancer, budget) = (Balancer::new(&shared.settings), Budget::new());
+        let (lanes, generation) = (RefCell::new(Rc::from([])), Cell::new(None));
+        let group = Self { shared, balancer, budget, lanes, generation };
         // At once, so that the lanes of the configuration before are still there.
         group.lanes();
         group
@@ -105,8 +112,9 @@ impl LocalGroup {
         let generation = self.shared.generation();
         if self.generation.replace(Some(generation)) != Some(generation) {
             let servers = self.shared.servers();
-            let lanes = servers.iter().map(|server| Lane::of(&self.shared, server)).collect();
-            self.lanes.replace(lanes);
+            let lanes: Rc<[_]> = servers.iter().map(|server| Lane::of(&self.shared, server)).collect();
+            lanes.iter().for_each(|lane| lane.list());
+            self.lanes.replace(lanes).iter().for_each(|lane| lane.unlist());
         }
         self.lanes.borrow().clone()
     }
@@ -128,6 +136,7 @@ impl LocalGroup {
         if self.lanes().is_empty() {
             self.shared.until_asked().await;
         }
+        self.budget.earn();
         if self.shared.settings.servers.iter().all(|url| url.scheme == Scheme::H2c) {
             return self.send_h2c(ask, body).await;
         }
@@ -152,14 +161,13 @@ impl LocalGroup {
         let (mut watch, mut tried, mut staged) = (ask.watch(), Tried::default(), None);
         loop {
             let now = monotonic();
-            let (index, lane) = self.pick(&mut tried, now)?;
+            let lane = self.pick(&mut tried, now)?;
             let load = Load::on(&lane);
             let (mut conn, reused) = match self.connection(&lane, now).await {
                 Ok(found) => found,
                 Err(NoConnection::Busy) => return Err(ForwardError::Busy),
                 Err(NoConnection::Failed(e)) => {
-                    ask.note_failure(&lane, UNREACHABLE);
-                    self.failed(&mut tried, index, e)?;
+                    self.failed(ask, &mut tried, &lane, e)?;
                     continue;
                 }
             };
@@ -177,35 +185,46 @@ impl LocalGroup {
                     return answer(head, running, (ask, client));
                 }
                 Err(Fault::Failed(e)) => {
-                    ask.note_failure(&lane, e.as_str());
+                    ask.note_failure(&lane, &self.shared, &e);
                     return Err(e);
                 }
                 Err(Fault::Unsent(e)) => {
                     staged = Some::<Staged>(std::mem::take(&mut conn.staged));
                     if !reused {
-                        ask.note_failure(&lane, UNREACHABLE);
-                        self.failed(&mut tried, index, e)?;
+                        self.failed(ask, &mut tried, &lane, e)?;
                     }
                 }
             }
         }
     }
 
-    fn pick(&self, tried: &mut Tried, now: Instant) -> Result<(usize, Rc<Lane>), ForwardError> {
-        self.balancer.pick(&self.lanes(), &tried.servers, now).map_err(|none| match none {
+    fn pick(&self, tried: &mut Tried, now: Instant) -> Result<Rc<Lane>, ForwardError> {
+        self.balancer.pick(&self.lanes(), tried, now).map_err(|none| match none {
             NoServer::Unhealthy => ForwardError::Busy,
             NoServer::Exhausted => ForwardError::Unreachable(tried.last.take()),
         })
     }
 
     /// Notes a server that took nothing of the request; an error once no more are to be tried.
-    fn failed(&self, tried: &mut Tried, index: usize, e: io::Error) -> Result<(), ForwardError> {
-        tried.servers.push(index);
-        if tried.servers.len() > self.shared.settings.retries as usize {
+    fn failed(
+        &self,
+        ask: &Ask<'_>,
+        tried: &mut Tried,
+        lane: &Rc<Lane>,
+        e: io::Error,
+    ) -> Result<(), ForwardError> {
+        ask.note_unreachable(lane, &self.shared);
+        tried.add(lane);
+        let is_last = tried.count() > self.shared.settings.retries as usize;
+        if is_last || self.lanes().iter().all(|lane| tried.has(lane)) {
             return Err(ForwardError::Unreachable(Some(e)));
         }
+        let is_granted = self.budget.spend(monotonic());
+        if let Some(exchange) = ask.exchange {
+            exchange.retried(&lane.label, if is_granted { "sent" } else { "over_budget" });
+        }
         tried.last = Some(e);
-        Ok(())
+        if is_granted { Ok(()) } else { Err(ForwardError::Unreachable(tried.last.take())) }
     }
 
     /// An idle connection (`true`), or a new one.
@@ -224,7 +243,7 @@ impl LocalGroup {
             return Some(slot);
         }
         pool::give_up(limit);
-        limit.slot(self.shared.settings.connect_timeout).await
+        limit.slot(self.shared.settings.connect_timeout, self.shared.settings.max_pending).await
     }
 
     async fn connect(&self, lane: &Lane) -> io::Result<Stream> {
@@ -260,14 +279,13 @@ impl LocalGroup {
         let mut request = request.ok_or(ForwardError::RequestBody)?;
         let (mut watch, mut tried) = (ask.watch(), Tried::default());
         loop {
-            let (index, lane) = self.pick(&mut tried, monotonic())?;
+            let lane = self.pick(&mut tried, monotonic())?;
             let load = Load::on(&lane);
             let mut sender = match self.h2c_sender(&lane).await {
                 Ok(sender) => sender,
                 Err(NoConnection::Busy) => return Err(ForwardError::Busy),
                 Err(NoConnection::Failed(e)) => {
-                    ask.note_failure(&lane, UNREACHABLE);
-                    self.failed(&mut tried, index, e)?;
+                    self.failed(ask, &mut tried, &lane, e)?;
                     continue;
                 }
             };
@@ -282,19 +300,19 @@ impl LocalGroup {
                     return Ok(response);
                 }
                 Err(H2cFault::Failed(e)) => {
-                    ask.note_failure(&lane, e.as_str());
+                    ask.note_failure(&lane, &self.shared, &e);
                     return Err(e);
                 }
                 Err(H2cFault::Unsent(back)) => {
-                    ask.note_failure(&lane, UNREACHABLE);
                     lane.h2c.replace(None);
                     request = *back;
-                    self.failed(&mut tried, index, io::ErrorKind::ConnectionAborted.into())?;
+                    self.failed(ask, &mut tried, &lane, io::ErrorKind::ConnectionAborted.into())?;
                 }
             }
         }
     }
 
+    /// An open connection, or a new one.
     async fn h2c_sender(&self, lane: &Lane) -> Result<H2cSender, NoConnection> {
         let known = lane.h2c.borrow().clone();
         if let Some(sender) = known.filter(|s| !s.is_closed()) {
@@ -307,6 +325,12 @@ impl LocalGroup {
         let sender = h2c::open(tcp, slot).await.map_err(NoConnection::Failed)?;
         lane.h2c.replace(Some(sender.clone()));
         Ok(sender)
+    }
+}
+
+impl Drop for LocalGroup {
+    fn drop(&mut self) {
+        self.lanes.get_mut().iter().for_each(|lane| lane.unlist());
     }
 }
 

@@ -10,10 +10,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::chunked::{Decoder, Step};
+use super::chunked::Step;
 use super::conn::Connection;
 use super::h2c::H2cBody;
 use super::headers;
+use super::left::Left;
 use super::leftover::Leftover;
 use super::parse::{Broken, Framing, Head};
 use super::pool::{Lane, Load};
@@ -52,14 +53,6 @@ enum Kind<B> {
     H2c(Box<H2cBody>),
 }
 
-/// What is left to be read.
-enum Left {
-    Length(u64),
-    Chunked(Decoder),
-    UntilClose,
-    Nothing,
-}
-
 struct Streaming<B> {
     left: Left,
     trailers: Option<HeaderMap>,
@@ -82,18 +75,19 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> UpstreamBody<B> {
     /// The body behind `head`. An answer that is there whole leaves its connection to the next request at once.
     pub(super) fn of(head: &Head, mut exchange: Running<B>) -> Self {
         exchange.reuse = head.keep_alive.then(|| head.idle.unwrap_or(Duration::MAX));
-        let left = match head.framing {
+        match head.framing {
             Framing::None => {
                 exchange.finish();
                 return Self(Kind::Whole(Bytes::new()));
             }
-            Framing::Length(n) => match exchange.take_whole(n) {
-                Some(whole) => return Self(Kind::Whole(whole)),
-                None => Left::Length(n),
-            },
-            Framing::Chunked => Left::Chunked(Decoder::default()),
-            Framing::UntilClose => Left::UntilClose,
-        };
+            Framing::Length(n) => {
+                if let Some(whole) = exchange.take_whole(n) {
+                    return Self(Kind::Whole(whole));
+                }
+            }
+            Framing::Chunked | Framing::UntilClose => {}
+        }
+        let left = Left::of(head.framing);
         Self(Kind::Http1(Box::new(Streaming { left, trailers: None, exchange })))
     }
 
@@ -164,12 +158,12 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Streaming<B> {
         if let Some(trailers) = self.trailers.take() {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        if matches!(self.left, Left::Nothing) {
+        if self.left.is_over() {
             return Poll::Ready(None);
         }
         let polled = self.poll_next(cx);
         if let Poll::Ready(Err(_)) = &polled {
-            self.left = Left::Nothing;
+            self.left = Left::Over;
             self.exchange.conn = None;
         }
         polled.map(Result::transpose)
@@ -184,12 +178,12 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Streaming<B> {
             if let Some(data) = self.take()? {
                 return Poll::Ready(Ok(Some(Frame::data(data))));
             }
-            if matches!(self.left, Left::Nothing) {
+            if self.left.is_over() {
                 return Poll::Ready(Ok(self.trailers.take().map(Frame::trailers)));
             }
             let Some(conn) = &mut self.exchange.conn else { return Poll::Ready(Ok(None)) };
             match ready!(conn.poll_fill(cx)) {
-                Ok(0) if matches!(self.left, Left::UntilClose) => self.end(HeaderMap::new()),
+                Ok(0) if self.left.ends_with_stream() => self.end(HeaderMap::new()),
                 Ok(0) => return Poll::Ready(Err(UpstreamBodyError::Cut)),
                 Ok(_) => {}
                 Err(e) => return Poll::Ready(Err(UpstreamBodyError::Io(e))),
@@ -200,31 +194,23 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Streaming<B> {
     /// The next piece of what was read already.
     fn take(&mut self) -> Result<Option<Bytes>, Broken> {
         let Some(conn) = &mut self.exchange.conn else { return Ok(None) };
-        match &mut self.left {
-            Left::Length(left) if !conn.read.is_empty() => {
-                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(conn.read.len());
-                *left -= take as u64;
-                let (data, ended) = (conn.read.split_to(take).freeze(), *left == 0);
-                if ended {
+        match self.left.step(&mut conn.read)? {
+            Step::Data(data) => {
+                if self.left.is_over() {
                     self.end(HeaderMap::new());
                 }
                 Ok(Some(data))
             }
-            Left::UntilClose if !conn.read.is_empty() => Ok(Some(conn.read.split().freeze())),
-            Left::Chunked(decoder) => match decoder.step(&mut conn.read)? {
-                Step::Data(data) => Ok(Some(data)),
-                Step::More => Ok(None),
-                Step::End(trailers) => {
-                    self.end(trailers);
-                    Ok(None)
-                }
-            },
-            Left::Length(_) | Left::UntilClose | Left::Nothing => Ok(None),
+            Step::More => Ok(None),
+            Step::End(trailers) => {
+                self.end(trailers);
+                Ok(None)
+            }
         }
     }
 
     fn end(&mut self, mut trailers: HeaderMap) {
-        self.left = Left::Nothing;
+        self.left = Left::Over;
         self.exchange.finish();
         let names: Vec<_> = trailers.keys().filter(|n| !headers::answer_trailer_passes(n)).cloned().collect();
         for name in names {
@@ -250,7 +236,7 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Body for UpstreamBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Http1(s) => matches!(s.left, Left::Nothing) && s.trailers.is_none(),
+            Kind::Http1(s) => s.left.is_over() && s.trailers.is_none(),
             Kind::H2c(body) => body.is_end_stream(),
         }
     }
@@ -260,7 +246,7 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Body for UpstreamBody<B> {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Http1(s) => match s.left {
                 Left::Length(n) => SizeHint::with_exact(n),
-                Left::Nothing => SizeHint::with_exact(0),
+                Left::Over => SizeHint::with_exact(0),
                 Left::Chunked(_) | Left::UntilClose => SizeHint::default(),
             },
             Kind::H2c(body) => body.size_hint(),

@@ -45,7 +45,9 @@ impl FirstMessage {
         self.taken += bytes.len();
         loop {
             if self.complete {
-                return Opening::Message;
+                // However it came in pieces.
+                let is_late = self.taken - self.unread.len() > MAX_BYTES;
+                return if is_late { Opening::Bad } else { Opening::Message };
             }
             match self.next() {
                 Ok(true) => {}
@@ -54,6 +56,11 @@ impl FirstMessage {
                 Err(Bad) => return Opening::Bad,
             }
         }
+    }
+
+    /// What came behind the frames that were read.
+    pub(super) fn unread(&self) -> Vec<u8> {
+        self.unread.clone()
     }
 
     /// The message, its frames as they came, and what came behind them.

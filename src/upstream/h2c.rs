@@ -278,6 +278,10 @@ impl H2cBody {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         if frame.is_none() {
             self.load.end();
+            // hyper ends the body of a stream that was reset with NO_ERROR or CANCEL as if it had come whole.
+            if !self.incoming.is_end_stream() {
+                return Poll::Ready(Some(Err(UpstreamBodyError::Cut)));
+            }
         }
         Poll::Ready(frame.map(|frame| match frame.map(Frame::into_trailers) {
             Ok(Ok(trailers)) => Ok(Frame::trailers(filtered(trailers, headers::answer_trailer_passes))),

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::ForwardError;
 use super::conn::Connection;
-use super::parse::{self, Head};
+use super::heads::HeadReader;
+use super::parse::Head;
 use super::upload::{Upload, UploadFault, Waiting};
 use super::watch::Watch;
 use crate::clock::monotonic;
@@ -47,16 +48,15 @@ pub(super) struct Call<'c> {
     /// When the last of the request was sent.
     pub(super) sent: Option<Instant>,
     informational: u32,
-    /// Bytes of the buffer that were looked at without finding the head's end.
-    scanned: usize,
+    heads: HeadReader,
     deadline: Deadline,
     waits_for: Option<(Waiting, u64)>,
 }
 
 impl<'c> Call<'c> {
     pub(super) fn new(method: &'c Method, upgrade: bool, limits: Limits) -> Self {
-        let deadline = Deadline::default();
-        Self { method, upgrade, limits, sent: None, informational: 0, scanned: 0, deadline, waits_for: None }
+        let (heads, deadline) = (HeadReader::default(), Deadline::default());
+        Self { method, upgrade, limits, sent: None, informational: 0, heads, deadline, waits_for: None }
     }
 
     /// Sends what is staged and the body, and reads the head of the final answer.
@@ -114,7 +114,7 @@ impl<'c> Call<'c> {
         upload: &mut Upload<B>,
     ) -> Poll<Result<Head, Fault>> {
         loop {
-            while let Some(head) = self.parse(conn)? {
+            while let Some(head) = self.next_head(conn)? {
                 if self.is_final(&head, upload)? {
                     upload.stop_if_held();
                     return Poll::Ready(Ok(head));
@@ -129,21 +129,8 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// A head that did not come whole is parsed again only once its end is there.
-    fn parse(&mut self, conn: &mut Connection) -> Result<Option<Head>, Fault> {
-        let buf = &conn.read;
-        if buf.is_empty() || (self.scanned > 0 && buf.len() <= parse::MAX_HEAD && !self.has_end(buf)) {
-            self.scanned = buf.len();
-            return Ok(None);
-        }
-        let head = parse::head(&mut conn.read, self.method).map_err(|b| broken(b.0))?;
-        self.scanned = if head.is_some() { 0 } else { conn.read.len() };
-        Ok(head)
-    }
-
-    fn has_end(&self, buf: &[u8]) -> bool {
-        let fresh = buf.get(self.scanned.saturating_sub(3)..).unwrap_or_default();
-        fresh.windows(2).any(|w| w == b"\n\n") || fresh.windows(3).any(|w| w == b"\n\r\n")
+    fn next_head(&mut self, conn: &mut Connection) -> Result<Option<Head>, Fault> {
+        self.heads.read(&mut conn.read, self.method).map_err(|b| broken(b.0))
     }
 
     fn is_final<B: Body<Data = Bytes> + Unpin>(

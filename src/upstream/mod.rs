@@ -11,17 +11,23 @@ mod body;
 mod chunked;
 mod conn;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzed;
 mod h2c;
 mod head;
 mod headers;
+mod heads;
 mod http1;
 pub mod ingress;
+mod left;
 mod leftover;
 #[doc(hidden)]
 pub mod measured;
 mod parse;
 mod pool;
+mod retry;
 mod server;
+mod standing;
 mod stream;
 mod tls;
 mod upgrade;
@@ -34,6 +40,7 @@ mod tests;
 
 pub use body::{UpstreamBody, UpstreamBodyError};
 pub use headers::asks_for_websocket;
+pub use standing::EjectSettings;
 pub use websocket::{Admitted, Judge, OnClose};
 
 use bytes::Bytes;
@@ -74,7 +81,10 @@ pub struct UpstreamSettings {
     pub response_timeout: Duration,
     pub retries: u32,
     pub max_connections: usize,
+    /// Requests that wait for one of them.
+    pub max_pending: usize,
     pub health: Option<HealthSettings>,
+    pub eject: EjectSettings,
     /// For https servers, instead of the system's roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
     pub forward_credentials: bool,
@@ -187,12 +197,12 @@ impl UpstreamSet {
         self.groups.is_empty()
     }
 
-    /// Every server as it is known now: upstream, address, whether it is healthy.
+    /// Every server as it is known now: upstream, address, whether it is asked.
     #[must_use]
     pub fn servers(&self) -> Vec<(Arc<str>, SocketAddr, bool)> {
         let of_group = |group: &Arc<Group>| -> Vec<_> {
             let name = &group.settings.name;
-            group.servers().iter().map(|s| (Arc::clone(name), s.addr, s.is_healthy())).collect()
+            group.servers().iter().map(|s| (Arc::clone(name), s.addr, s.is_asked())).collect()
         };
         self.groups.iter().flat_map(of_group).collect()
     }

@@ -12,6 +12,7 @@ use super::ServerUrl;
 use super::conn::Connection;
 use super::h2c::H2cSender;
 use super::server::{Group, Limit, Server};
+use super::standing::Place;
 use crate::clock::monotonic;
 use crate::deadline::Deadline;
 use crate::telemetry::label::Label;
@@ -38,6 +39,8 @@ pub(super) struct Lane {
     pub(super) addr: SocketAddr,
     /// The record of the newest configuration: its health is the one that is kept up.
     server: RefCell<Arc<Server>>,
+    /// How many configurations of this thread have it; 0: its connections are not kept.
+    listed: Cell<usize>,
     /// `upstream/address:port`. Of this thread's own, so that threads do not share its count.
     pub(super) label: Label,
     pub(super) h2c: RefCell<Option<H2cSender>>,
@@ -68,6 +71,7 @@ impl Lane {
                 url: url.clone(),
                 addr: server.addr,
                 server: RefCell::new(server.clone()),
+                listed: Cell::new(0),
                 label: server.label(&group.settings.name),
                 h2c: RefCell::new(None),
                 limit: group.limit.clone(),
@@ -88,8 +92,43 @@ impl Lane {
             && self.ca == group.settings.ca
     }
 
+    /// A configuration, or the newest answer for a name, has it.
+    pub(super) fn list(&self) {
+        self.listed.set(self.listed.get() + 1);
+    }
+
+    /// One has it no more. With the last, what is idle is closed; what is under way ends undisturbed.
+    pub(super) fn unlist(&self) {
+        self.listed.set(self.listed.get().saturating_sub(1));
+        if self.listed.get() == 0 {
+            self.idle.borrow_mut().clear();
+            self.h2c.replace(None);
+        }
+    }
+
     pub(super) fn is_healthy(&self) -> bool {
         self.server.borrow().is_healthy()
+    }
+
+    pub(super) fn place(&self, now: Instant) -> Place {
+        self.server.borrow().standing.place(now)
+    }
+
+    pub(super) fn claim(&self, now: Instant, trial: Duration) -> bool {
+        self.server.borrow().standing.claim(now, trial)
+    }
+
+    pub(super) fn takes_part(&self, now: Instant, dice: u8) -> bool {
+        self.server.borrow().standing.takes_part(now, dice)
+    }
+
+    pub(super) fn answered(&self) {
+        self.server.borrow().standing.succeeded();
+    }
+
+    /// Whether its server is ejected for it.
+    pub(super) fn failed(&self, group: &Group) -> bool {
+        group.failed(&self.server.borrow())
     }
 
     pub(super) fn outstanding(&self) -> usize {
@@ -127,7 +166,7 @@ impl Lane {
             Duration::MAX => IDLE,
             said => said.saturating_sub(MARGIN).min(IDLE_MAX),
         };
-        if wait.is_zero() || self.limit.is_wanted() {
+        if wait.is_zero() || self.limit.is_wanted() || self.listed.get() == 0 {
             return;
         }
         conn.rest();

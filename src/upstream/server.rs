@@ -8,25 +8,33 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::standing::Standing;
 use super::tls::TlsClient;
 use super::{ServerUrl, UpstreamSettings};
+use crate::clock::monotonic;
 use crate::telemetry::label::Label;
 
-/// Failures in a row after which a server is out; one success brings it back.
+/// Failed checks in a row after which a server is out; one success brings it back.
 const FAILURES_OUT: u32 = 2;
+/// The most addresses that one name counts for.
+const MAX_ADDRESSES: usize = 64;
 
 /// One address of one server of an upstream.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) url: ServerUrl,
     pub(super) addr: SocketAddr,
+    /// What health checks say.
     unhealthy: AtomicBool,
-    failures: AtomicU32,
+    failed_checks: AtomicU32,
+    /// What requests say.
+    pub(super) standing: Standing,
 }
 
 impl Server {
     fn new(url: ServerUrl, addr: SocketAddr) -> Self {
-        Self { url, addr, unhealthy: AtomicBool::new(false), failures: AtomicU32::new(0) }
+        let (unhealthy, failed_checks) = (AtomicBool::new(false), AtomicU32::new(0));
+        Self { url, addr, unhealthy, failed_checks, standing: Standing::new() }
     }
 
     /// `upstream/address:port`, for logs and metrics.
@@ -34,16 +42,24 @@ impl Server {
         Label::of(&format!("{upstream}/{}", self.addr))
     }
 
+    /// By its health checks.
     pub(super) fn is_healthy(&self) -> bool {
         !self.unhealthy.load(Ordering::Relaxed)
+    }
+
+    /// Neither unhealthy nor ejected.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_healthy() && !self.standing.is_out()
     }
 
     /// Notes the result of one health check.
     pub(super) fn checked(&self, good: bool) {
         if good {
-            self.failures.store(0, Ordering::Relaxed);
-            self.unhealthy.store(false, Ordering::Relaxed);
-        } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_OUT {
+            self.failed_checks.store(0, Ordering::Relaxed);
+            if self.unhealthy.swap(false, Ordering::Relaxed) {
+                self.standing.came_back();
+            }
+        } else if self.failed_checks.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_OUT {
             self.unhealthy.store(true, Ordering::Relaxed);
         }
     }
@@ -59,6 +75,8 @@ pub(super) struct Group {
     /// The addresses of each of `settings.servers`; None: not asked yet.
     addresses: Mutex<Vec<Option<Vec<SocketAddr>>>>,
     asked: watch::Sender<bool>,
+    /// Ejections are counted one after another, so that they keep to their share.
+    ejecting: Mutex<()>,
 }
 
 impl Group {
@@ -66,7 +84,7 @@ impl Group {
         let limit = Limit::of(&settings.name, settings.max_connections);
         let addresses = Mutex::new(vec![None; settings.servers.len()]);
         let (servers, generation, asked) = (ArcSwap::default(), AtomicU64::new(0), watch::Sender::new(false));
-        Self { settings, limit, tls, servers, generation, addresses, asked }
+        Self { settings, limit, tls, servers, generation, addresses, asked, ejecting: Mutex::new(()) }
     }
 
     /// Begins with what the group of an earlier configuration knows of the servers that are here too.
@@ -97,6 +115,8 @@ impl Group {
     pub(super) fn resolved(&self, index: usize, mut found: Vec<SocketAddr>) {
         found.sort_unstable();
         found.dedup();
+        // Sorted, the same ones stay.
+        found.truncate(MAX_ADDRESSES);
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = addresses.get_mut(index) else { return };
         match known {
@@ -109,6 +129,25 @@ impl Group {
         if addresses.iter().all(Option::is_some) {
             self.asked.send_replace(true);
         }
+    }
+
+    /// Notes a request that the server did not answer by its own fault. Whether it is ejected for it: no more than half
+    /// of the servers are out at once, those included that are unhealthy, so the only one never is.
+    pub(super) fn failed(&self, server: &Server) -> bool {
+        let eject = &self.settings.eject;
+        if !server.standing.failed(eject.failures) {
+            return false;
+        }
+        let _one = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = self.servers();
+        let out = servers.iter().filter(|other| other.addr != server.addr && !other.is_asked()).count();
+        if (out + 1) * 2 > servers.len() && !server.standing.is_out() {
+            return false;
+        }
+        let time = server.standing.eject(monotonic(), eject);
+        let (upstream, addr) = (&self.settings.name, server.addr);
+        tracing::warn!(%upstream, %addr, ?time, "a server fails requests and is left out");
+        true
     }
 
     /// A server that stays keeps its health.
@@ -167,9 +206,9 @@ impl Limit {
         self.slots.clone().try_acquire_owned().ok()
     }
 
-    /// Waits for a slot. None: there was none in time.
-    pub(super) async fn slot(&self, wait: Duration) -> Option<OwnedSemaphorePermit> {
-        let _wish = Wish::of(&self.wanted);
+    /// Waits for a slot. None: there was none in time, or `max` others wait already.
+    pub(super) async fn slot(&self, wait: Duration, max: usize) -> Option<OwnedSemaphorePermit> {
+        let _wish = Wish::of(&self.wanted, max)?;
         tokio::time::timeout(wait, self.slots.clone().acquire_owned()).await.ok()?.ok()
     }
 }
@@ -178,9 +217,10 @@ impl Limit {
 struct Wish<'w>(&'w AtomicUsize);
 
 impl<'w> Wish<'w> {
-    fn of(wanted: &'w AtomicUsize) -> Self {
-        wanted.fetch_add(1, Ordering::Relaxed);
-        Self(wanted)
+    /// None: `max` are counted already.
+    fn of(wanted: &'w AtomicUsize, max: usize) -> Option<Self> {
+        let wish = Self(wanted);
+        (wanted.fetch_add(1, Ordering::Relaxed) < max).then_some(wish)
     }
 }
 

@@ -63,6 +63,13 @@ fn a_fault_is_2_with_its_file_line_and_key() {
         (|s| s.set("directory.file", "'absent.toml'"), ("postern.toml", "absent.toml"), &["absent.toml"]),
         (|s| s.set("upstreams.engine.servers", "['ftp://x']"), ("postern.toml", "ftp://x"), &["servers"]),
         (|s| s.set("upstreams.engine.servers", "[]"), ("postern.toml", "servers = []"), &["servers"]),
+        (|s| s.set("upstreams.engine.eject", "{ fails = 3 }"), ("postern.toml", "fails"), &["eject.fails"]),
+        (
+            |s| s.set("upstreams.engine.eject", "{ max = '1s' }"),
+            ("postern.toml", "'1s'"),
+            &["eject.max", "base"],
+        ),
+        (|s| s.set("upstreams.engine.max_pending", "-1"), ("postern.toml", "max_pending"), &["max_pending"]),
         (|s| s.set("upstreams.engine.balance", "'dice'"), ("postern.toml", "dice"), &["balance"]),
         (|s| s.role("user", "inherits = ['ghost']\nallow = {}"), ("postern.toml", "ghost"), &["ghost"]),
         (|s| s.role("idle", "inherits = ['idle']\nallow = {}"), ("postern.toml", "['idle']"), &["idle"]),

@@ -1,6 +1,7 @@
 //! The upstream side against small servers written by hand, which answer as no library would.
 
 mod answers;
+mod changes;
 mod requests;
 mod servers;
 
@@ -136,7 +137,9 @@ fn settings(servers: &[SocketAddr]) -> UpstreamSettings {
         response_timeout: Duration::from_millis(500),
         retries: 0,
         max_connections: 1024,
+        max_pending: 1024,
         health: None,
+        eject: EjectSettings::default(),
         ca: None,
         forward_credentials: true,
     }
