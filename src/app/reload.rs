@@ -108,11 +108,10 @@ impl Reloader {
         let source = self.source.clone();
         let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
         let (outcome, files) = match loaded {
-            Ok(Ok(loaded)) if loaded.unsupported.is_empty() => {
+            Ok(Ok(loaded)) => {
                 let files = loaded.files.clone();
                 (self.put_in_place(loaded).await, files)
             }
-            Ok(Ok(loaded)) => (Err(told(&loaded.unsupported)), loaded.files),
             Ok(Err(Refused { faults, files })) => (Err(told(&faults)), files),
             Err(panic) => (Err(vec![format!("the configuration could not be read: {panic}")]), Vec::new()),
         };

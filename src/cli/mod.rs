@@ -120,7 +120,6 @@ fn run(config: Option<PathBuf>) -> ExitCode {
     }
     let source = Source::from_process(config);
     match config::load(&source) {
-        Ok(loaded) if !loaded.unsupported.is_empty() => wrong(&loaded.unsupported),
         Ok(loaded) => app::run(source, loaded, inherited),
         Err(refused) => wrong(&refused.faults),
     }
@@ -132,7 +131,6 @@ fn check(config: Option<PathBuf>) -> ExitCode {
         Err(refused) => return wrong(&refused.faults),
     };
     tell(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
-    tell(loaded.unsupported.iter().map(|later| format!("warning: {later}; `run` refuses it")));
     let config::Settings { access, directory, upstreams, .. } = &loaded.settings;
     let (routes, roles) = (access.routes.len(), access.roles.len());
     print(&format!(

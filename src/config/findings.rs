@@ -11,8 +11,6 @@ use crate::secret::sha256;
 pub(super) struct Findings {
     pub(super) faults: Vec<Fault>,
     pub(super) warnings: Vec<Fault>,
-    /// Keys that are known and checked, but not carried out yet.
-    pub(super) later: Vec<Fault>,
     /// Every file that is named, whether or not it could be read.
     pub(super) files: Vec<NamedFile>,
 }
@@ -31,13 +29,9 @@ impl Findings {
         self.warnings.push(origin.fault(key, what));
     }
 
-    pub(super) fn later(&mut self, origin: &Origin, key: &str, what: impl Into<String>) {
-        self.later.push(origin.fault(key, what));
-    }
-
     /// By file and line; what the environment says comes first.
     pub(super) fn sort(&mut self) {
-        for list in [&mut self.faults, &mut self.warnings, &mut self.later] {
+        for list in [&mut self.faults, &mut self.warnings] {
             list.sort_by(|a, b| order(a).cmp(&order(b)));
             list.dedup();
         }

@@ -107,8 +107,6 @@ impl fmt::Display for Fault {
 pub struct Loaded {
     pub settings: Settings,
     pub warnings: Vec<Fault>,
-    /// Keys that this version accepts but does not carry out yet: `run` refuses them.
-    pub unsupported: Vec<Fault>,
     /// Every file that is named, for the start-up message and for watching.
     pub files: Vec<NamedFile>,
     /// What the files and the environment say, as JSON, secrets left out.
@@ -164,11 +162,9 @@ pub fn load(source: &Source) -> Result<Loaded, Refused> {
     let mut found = Findings::default();
     let loaded = load::load(source, &mut found);
     found.sort();
-    let Findings { faults, warnings, later: unsupported, files } = found;
+    let Findings { faults, warnings, files } = found;
     match loaded {
-        Some((settings, shown)) if faults.is_empty() => {
-            Ok(Loaded { settings, warnings, unsupported, files, shown })
-        }
+        Some((settings, shown)) if faults.is_empty() => Ok(Loaded { settings, warnings, files, shown }),
         _ => Err(Refused { faults, files }),
     }
 }

@@ -66,13 +66,6 @@ impl Table {
         f.fault(&self.place_of(name), &self.key(name), what);
     }
 
-    /// A key whose behaviour comes later.
-    pub(super) fn not_yet(&self, name: &str, f: &mut Findings) {
-        if self.has(name) {
-            f.later(&self.place_of(name), &self.key(name), "is not supported yet");
-        }
-    }
-
     pub(super) fn take(&mut self, name: &str) -> Option<Node> {
         self.known.push(name.to_owned());
         self.entries.remove(name)

@@ -198,21 +198,6 @@ fn no_listener_and_tls_without_a_certificate_are_faults() {
 }
 
 #[test]
-fn what_comes_later_is_known_to_check_and_refused_by_run() {
-    type Change = fn(&mut Settings);
-    let cases: &[(Change, &str)] = &[(|s| s.set("listen.proxy_protocol", "true"), "proxy_protocol")];
-    for (change, word) in cases {
-        let prepared = Prepared::new(change);
-        let checked = prepared.call("check");
-        assert_eq!(checked.status.code(), Some(0), "{word}: {}", text(&checked));
-        let run = prepared.call("run");
-        let said = text(&run);
-        assert_eq!(run.status.code(), Some(2), "{word}: {said}");
-        assert!(said.contains("not supported yet") && said.contains(".toml:"), "{word}: {said}");
-    }
-}
-
-#[test]
 fn run_with_a_fault_is_2_and_nothing_listens() {
     let prepared = Prepared::new(|settings| settings.set("limits.max_conections", "5"));
     let output = prepared.call("run");

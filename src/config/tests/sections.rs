@@ -107,7 +107,6 @@ upstream = "up"
     assert!(matches!(&a.rule, Rule::Resource { name, own: Own::UserCaller, .. } if name == "account"));
     assert_eq!(a.query, [("view".to_owned(), vec!["x".to_owned(), "y".to_owned()])]);
     assert_eq!((a.place.line, closed.target, who.target), (6, Target::Nowhere, Target::Whoami));
-    assert!(loaded.unsupported.is_empty());
     assert_eq!(scene.told(&loaded.warnings), ["routes.toml:21: routes.upstream: is of no use beside answer"]);
 }
 
@@ -214,23 +213,19 @@ fn faults_of_roles_and_users() {
 }
 
 #[test]
-fn what_a_later_version_does_is_known_checked_and_noted() {
-    let scene = Scene::new()
-        .edit(
-            "postern.toml",
-            "file = \"users.toml\"",
-            "file = \"users.toml\"\nwebitel = { url = \"http://engine:10022\" }",
-        )
-        .add(
-            "postern.toml",
-            r#"[login]
+fn sections_that_most_do_not_have() {
+    let scene = Scene::new().add(
+        "postern.toml",
+        r#"[login]
 answers = "engine"
+[sessions]
+file = "sessions.db"
 [sessions.redis]
 sentinel = { master = "m", nodes = ["a:1"] }
 username = "u"
 password_file = "token.key"
-max_stale = "60s"
-local_logins = false
+max_stale = "0s"
+local_logins = true
 [sessions.adopt]
 url = "http://engine:10022"
 revalidate = "60s"
@@ -238,11 +233,15 @@ rights = "roles"
 negative_ttl = "10s"
 max_lookups_per_second = 50
 "#,
-        );
-    let noted = scene.told(&scene.good().unsupported);
-    let keys: Vec<_> = noted.iter().map(|fault| fault.split(": ").nth(1).unwrap()).collect();
-    let expected: [&str; 0] = [];
-    assert_eq!(keys, expected, "{noted:#?}");
+    );
+    let loaded = scene.good();
+    let redis = loaded.settings.sessions.redis.as_ref().unwrap();
+    let place = crate::session::redis::Place::Sentinel { master: "m".into(), nodes: vec![("a".into(), 1)] };
+    assert_eq!((&redis.place, redis.username.as_deref()), (&place, Some("u")));
+    assert!(redis.max_stale.is_zero() && redis.local_logins && redis.password.is_some());
+    assert!(loaded.settings.sessions.adopt.is_some());
+    let told = scene.told(&loaded.warnings);
+    assert!(told.iter().any(|warning| warning.contains("sessions.file: is not used beside")), "{told:?}");
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl TestGateway {
     /// Starts what was prepared and waits for no more than the operator's listener.
     pub async fn run_unready(prepared: Prepared) -> Self {
         let lines = Lines::default();
-        let process = Process::run(&prepared.config(), &prepared.env, &lines);
+        let process = prepared.start(&lines);
         let admin = prepared.ports[2].addr();
         super::wait::until_async("the operator's listener", || async move { connected(admin).await.is_ok() })
             .await;
