@@ -89,10 +89,10 @@ pub async fn open_to_serve(
     patience: Duration,
     now: UnixMillis,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(match &settings.file {
-        Some(file) => Arc::new(file_start::open(file, patience, now).await?),
-        None => Arc::new(MemoryOnly),
-    })
+    match (&settings.redis, &settings.file) {
+        (None, Some(file)) => Ok(Arc::new(file_start::open(file, patience, now).await?)),
+        _ => open(settings),
+    }
 }
 
 /// What every store must do, checked over each of them.

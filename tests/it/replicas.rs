@@ -100,7 +100,7 @@ async fn an_operator_sees_and_ends_sessions_of_all_replicas_on_any() {
         .to_owned();
     // By its id, on the replica that made it and on one that never saw it.
     let four = pair.b.login("idle").await;
-    assert_eq!(pair.b.admin_ask(Ask::new("DELETE", &format!("/sessions/{id}"))).await.status, 204);
+    assert_eq!(pair.b.admin_ask(Ask::new("DELETE", format!("/sessions/{id}"))).await.status, 204);
     refused_for_good(&pair.a, &three).await;
     assert_eq!(
         pair.a.admin_ask(Ask::new("DELETE", "/sessions?before=2100-01-01T00:00:00Z")).await.status,

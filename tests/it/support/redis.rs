@@ -78,10 +78,6 @@ impl Redis {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    pub fn port(&self) -> u16 {
-        self.port.addr().port()
-    }
-
     /// Has a gateway keep its sessions here.
     pub fn in_use(&self, settings: &mut Settings) {
         settings.unset("sessions.file");
