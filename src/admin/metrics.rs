@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
+use std::collections::BTreeMap;
 
 use super::control::{Control, ControlCell};
 use super::exposition::{Exposition, Format};
@@ -38,6 +39,7 @@ fn text(control: &Control, format: Format) -> String {
     let (totals, live) = (control.metrics.totals(), control.live.load());
     requests(&mut out, &totals);
     upstreams(&mut out, &totals, &live);
+    ejections_and_retries(&mut out, &totals, &live);
     sessions(&mut out, control);
     engine(&mut out, control, &live);
     connections(&mut out, control);
@@ -67,11 +69,13 @@ fn requests(out: &mut Exposition, totals: &Totals) {
     }
 }
 
+/// The upstream and the server of a server's label.
+fn split(label: &str) -> (String, String) {
+    let (upstream, server) = label.rsplit_once('/').unwrap_or((label, ""));
+    (upstream.to_owned(), server.to_owned())
+}
+
 fn upstreams(out: &mut Exposition, totals: &Totals, live: &Live) {
-    let split = |label: &str| -> (String, String) {
-        let (upstream, server) = label.rsplit_once('/').unwrap_or((label, ""));
-        (upstream.to_owned(), server.to_owned())
-    };
     let mut requests =
         out.counter("postern_upstream_requests_total", "What servers were asked and how it went.");
     for (label, counts) in &totals.servers {
@@ -80,28 +84,7 @@ fn upstreams(out: &mut Exposition, totals: &Totals, live: &Live) {
             requests.add(&[("upstream", &upstream), ("server", &server), ("result", result)], n);
         }
     }
-    let mut ejections = out.counter(
-        "postern_upstream_ejections_total",
-        "Times that a server was left out for failing requests.",
-    );
-    for (label, counts) in &totals.servers {
-        let (upstream, server) = split(label);
-        ejections.add(&[("upstream", &upstream), ("server", &server)], counts.ejections);
-    }
-    let mut retries = std::collections::BTreeMap::<(String, &str), u64>::new();
-    for (label, counts) in &totals.servers {
-        for (result, n) in counts.retries.iter() {
-            *retries.entry((split(label).0, result)).or_default() += n;
-        }
-    }
-    let mut counter = out.counter(
-        "postern_upstream_retries_total",
-        "Requests that a server did not take: sent to another, or given up since too many were.",
-    );
-    for ((upstream, result), n) in &retries {
-        counter.add(&[("upstream", upstream), ("result", result)], *n);
-    }
-    let mut latencies = std::collections::BTreeMap::<String, Histogram>::new();
+    let mut latencies = BTreeMap::<String, Histogram>::new();
     for (label, counts) in &totals.servers {
         latencies.entry(split(label).0).or_default().merge(&counts.latency);
     }
@@ -115,7 +98,7 @@ fn upstreams(out: &mut Exposition, totals: &Totals, live: &Live) {
     let mut healthy =
         out.gauge("postern_upstream_healthy", "1 while a server is asked, 0 while it is left out.");
     // Two URLs may lead to one address.
-    let servers: std::collections::BTreeMap<_, _> = live
+    let servers: BTreeMap<_, _> = live
         .upstreams
         .servers()
         .into_iter()
@@ -123,6 +106,33 @@ fn upstreams(out: &mut Exposition, totals: &Totals, live: &Live) {
         .collect();
     for ((upstream, server), good) in &servers {
         healthy.add(&[("upstream", upstream), ("server", server)], u8::from(*good));
+    }
+}
+
+/// Told from the start, so that the first fault is a rise.
+fn ejections_and_retries(out: &mut Exposition, totals: &Totals, live: &Live) {
+    let known = live.upstreams.servers();
+    let known = known.iter().map(|(name, addr, _)| ((name.to_string(), addr.to_string()), 0));
+    let mut ejected: BTreeMap<_, u64> = known.collect();
+    let results =
+        live.upstreams.names().flat_map(|name| ["sent", "over_budget"].map(|result| (name, result)));
+    let mut retried: BTreeMap<_, u64> =
+        results.map(|(name, result)| ((name.to_owned(), result), 0)).collect();
+    for (label, counts) in &totals.servers {
+        *ejected.entry(split(label)).or_default() += counts.ejections;
+        for (result, n) in counts.retries.iter() {
+            *retried.entry((split(label).0, result)).or_default() += n;
+        }
+    }
+    let help = "Times that a server was left out for failing requests.";
+    let mut ejections = out.counter("postern_upstream_ejections_total", help);
+    for ((upstream, server), n) in &ejected {
+        ejections.add(&[("upstream", upstream), ("server", server)], n);
+    }
+    let help = "Requests that a server did not take: sent to another, or given up since too many were.";
+    let mut retries = out.counter("postern_upstream_retries_total", help);
+    for ((upstream, result), n) in &retried {
+        retries.add(&[("upstream", upstream), ("result", result)], n);
     }
 }
 

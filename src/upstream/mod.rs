@@ -197,6 +197,10 @@ impl UpstreamSet {
         self.groups.is_empty()
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.groups.iter().map(|group| &*group.settings.name)
+    }
+
     /// Every server as it is known now: upstream, address, whether it is asked.
     #[must_use]
     pub fn servers(&self) -> Vec<(Arc<str>, SocketAddr, bool)> {

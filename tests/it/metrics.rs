@@ -52,6 +52,8 @@ async fn what_happened_is_counted() {
         ("postern_tls_handshakes_total", &["version=\"1.3\"", "result=\"ok\""], 1.0),
         ("postern_upstream_requests_total", &["upstream=\"engine\"", &server, "result=\"ok\""], 2.0),
         ("postern_upstream_healthy", &["upstream=\"engine\""], 1.0),
+        ("postern_upstream_ejections_total", &["upstream=\"engine\"", &server], 0.0),
+        ("postern_upstream_retries_total", &["upstream=\"engine\"", "result=\"over_budget\""], 0.0),
         ("postern_request_duration_seconds_count", &["route=\"/api/v2/cdr\""], 2.0),
         ("postern_upstream_latency_seconds_count", &["upstream=\"engine\""], 2.0),
         ("postern_store_operations_total", &["store=\"file\"", "operation=\"put\"", "result=\"ok\""], 1.0),

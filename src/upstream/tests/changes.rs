@@ -206,9 +206,11 @@ fn another_answer_for_a_name_is_followed_and_none_keeps_the_last() {
         group.resolved(0, vec![new, new]);
         assert_eq!(client.text().await.unwrap(), "new");
         assert_eq!(text_of(under_way.into_body()).await.unwrap(), "begunend", "it ends undisturbed");
+        let start = monotonic();
         while closed.get() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        assert!(start.elapsed() < Duration::from_secs(3), "before it would have been idle for too long");
         assert!(slow_seen.borrow().len() == 1);
         group.resolved(0, Vec::new());
         assert_eq!(client.text().await.unwrap(), "new", "no answer, the last one stays");
