@@ -33,6 +33,16 @@ const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// `1-*` as the id of a stream's entry is Redis 7's.
 const LEAST_VERSION: u32 = 7;
 
+/// A connection for calls.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) connection: Connection,
+    /// Whether what is written must be on a second server.
+    pub(super) is_replicated: bool,
+    /// Which link's it is.
+    pub(super) number: u64,
+}
+
 /// What the link shares with those who ask.
 pub(super) struct Line {
     /// Names this replica among those who write to the stream.
@@ -40,7 +50,7 @@ pub(super) struct Line {
     pub(super) freshness: Arc<Freshness>,
     follower: OnceLock<Weak<dyn Replica>>,
     followed: Notify,
-    connection: Mutex<Option<(Connection, bool)>>,
+    connection: Mutex<Option<Call>>,
     connected: Notify,
     broken: Notify,
     fault: Mutex<String>,
@@ -68,8 +78,8 @@ impl Line {
         self.followed.notify_one();
     }
 
-    /// The connection for calls, and whether what is written must be on a second server.
-    pub(super) fn connection(&self) -> Option<(Connection, bool)> {
+    /// The connection for calls.
+    pub(super) fn connection(&self) -> Option<Call> {
         lock(&self.connection).clone()
     }
 
@@ -78,9 +88,11 @@ impl Line {
         lock(&self.fault).clone()
     }
 
-    /// A call failed: the link looks at once.
-    pub(super) fn broke(&self) {
-        self.broken.notify_one();
+    /// A call over a connection failed: the link is made anew, unless it was already.
+    pub(super) fn broke(&self, number: u64) {
+        if lock(&self.connection).as_ref().is_some_and(|call| call.number == number) {
+            self.broken.notify_one();
+        }
     }
 
     /// Waits until there is a connection.
@@ -111,9 +123,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(super) async fn keep(line: &Line, settings: &RedisSettings) {
     let mut told: Option<(String, Instant)> = None;
     // Connections that a dead link has left: what they may still carry must not be done behind what comes now.
-    let mut left = Vec::new();
+    let (mut left, mut number) = (Vec::new(), 0);
     loop {
-        let fault = match once(line, settings, &mut left).await {
+        // A call over the link before, which failed behind it.
+        tokio::select! { biased; () = line.broken.notified() => {}, () = std::future::ready(()) => {} }
+        let fault = match once(line, settings, &mut left, &mut number).await {
             Ok(never) => match never {},
             Err(fault) => fault,
         };
@@ -155,6 +169,7 @@ async fn once(
     line: &Line,
     settings: &RedisSettings,
     left: &mut Vec<u64>,
+    number: &mut u64,
 ) -> Result<std::convert::Infallible, Fault> {
     let (mut calls, server) = Connection::open(settings, ANSWER).await?;
     let (stream, same) = Connection::open(settings, WAIT + ANSWER).await?;
@@ -164,7 +179,9 @@ async fn once(
     check_version(&mut calls).await?;
     cut_off(&mut calls, left).await;
     let mark = Mark::read(&mut calls).await?;
-    *lock(&line.connection) = Some((calls.clone(), server.is_replicated()));
+    *number += 1;
+    let (connection, is_replicated) = (calls.clone(), server.is_replicated());
+    *lock(&line.connection) = Some(Call { connection, is_replicated, number: *number });
     line.connected.notify_waiters();
     while line.follower.get().is_none() {
         line.followed.notified().await;

@@ -26,7 +26,7 @@ use crate::identity::UserName;
 use crate::secret::KeyHash;
 
 use connect::{ANSWER, Connection, Fault};
-use link::Line;
+use link::{Call, Line};
 use writer::{Ask, Write};
 
 pub use connect::{Place, RedisSettings};
@@ -87,13 +87,13 @@ impl RedisStore {
         &self,
         call: impl AsyncFnOnce(&mut Connection) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let Some((mut connection, _)) = self.line.connection() else {
+        let Some(Call { mut connection, number, .. }) = self.line.connection() else {
             return Err(away(NAME, self.line.fault()));
         };
         let called =
             timeout(2 * ANSWER, call(&mut connection)).await.map_err(Fault::from).and_then(|called| called);
         called.map_err(|fault| {
-            self.line.broke();
+            self.line.broke(number);
             away(NAME, fault.0)
         })
     }
@@ -103,7 +103,7 @@ impl RedisStore {
         &self,
         call: impl AsyncFnOnce(&mut Connection) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let Some((mut connection, _)) = self.line.connection() else {
+        let Some(Call { mut connection, .. }) = self.line.connection() else {
             return Err(away(NAME, self.line.fault()));
         };
         call(&mut connection).await.map_err(|fault| away(NAME, fault.0))

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::connect::{Connection, Fault};
-use super::link::Line;
+use super::link::{Call, Line};
 use super::{NAME, wire};
 use crate::clock::{Clock, UnixMillis};
 use crate::secret::KeyHash;
@@ -48,16 +48,16 @@ pub(super) async fn write_all(line: &Line, mut asked: mpsc::UnboundedReceiver<As
     while asked.recv_many(&mut batch, BATCH).await > 0 {
         let (writes, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let done = match line.connection() {
-            Some((connection, replicated)) => {
-                let trip = Trip { connection, replicated, by: &line.replica };
-                timeout(TRIP, trip.run(writes)).await.map_err(Fault::from).and_then(|done| done)
+            Some(Call { connection, is_replicated, number }) => {
+                let trip = Trip { connection, is_replicated, by: &line.replica };
+                let done = timeout(TRIP, trip.run(writes)).await.map_err(Fault::from).and_then(|done| done);
+                done.inspect_err(|_| line.broke(number))
             }
             None => Err(Fault(line.fault())),
         };
         match done {
             Ok(done) => answers.into_iter().zip(done).for_each(|(answer, done)| drop(answer.send(Ok(done)))),
             Err(fault) => {
-                line.broke();
                 let error = StoreError { store: NAME, what: fault.0 };
                 answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
             }
@@ -68,7 +68,7 @@ pub(super) async fn write_all(line: &Line, mut asked: mpsc::UnboundedReceiver<As
 /// One batch on its way.
 struct Trip<'a> {
     connection: Connection,
-    replicated: bool,
+    is_replicated: bool,
     by: &'a str,
 }
 
@@ -100,7 +100,7 @@ impl Trip<'_> {
             done.push(announced.note(write, answers)?);
         }
         self.announce(&announced).await?;
-        if self.replicated {
+        if self.is_replicated {
             self.wait_for_second(announced).await?;
         }
         Ok(done)
