@@ -221,6 +221,10 @@ impl Sessions {
         if self.sharing.is_none() {
             self.owed().extend(expired.iter().map(|s| s.id).chain(unbarred).map(Owed::Remove));
         }
+        // A shared store that is away is told when it is back, before it is trusted.
+        if self.sharing.as_ref().is_some_and(|sharing| !sharing.freshness.is_current()) {
+            return expired.len();
+        }
         if let Err(error) = self.settle().await {
             tracing::warn!(%error, "ended sessions are still in the store");
         }

@@ -28,6 +28,9 @@ const NOES: u64 = 100_000;
 /// Longer than an answer of the store may be on its way: what ended meanwhile is not taken from it.
 pub(super) const ANSWERS_ARE_LATE_BY: Duration = Duration::from_secs(60);
 
+/// Logouts of sessions that nobody could look up are noted up to here: any good token brings one.
+const MOST_OWED: usize = 100_000;
+
 /// The role that a user has here now; none: he is not known here. The last says that an engine made the session.
 pub type RoleOf = dyn Fn(&UserName, &RoleName, bool) -> Option<RoleName> + Send + Sync;
 
@@ -156,7 +159,9 @@ impl Sessions {
     /// A logout of a session that is not held while the store cannot say whose it is: it ends when the store is back,
     /// if it is this token's.
     pub fn end_later(&self, id: KeyHash, token: TokenHash) {
-        self.owe(Owed::RemoveOf(id, token));
+        if self.owed().len() < MOST_OWED {
+            self.owe(Owed::RemoveOf(id, token));
+        }
     }
 
     /// A session of the store is held from here on, unless it ended while it was on its way.

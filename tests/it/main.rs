@@ -57,6 +57,8 @@ mod reload;
 mod replay;
 mod replicas;
 mod replicas_apart;
+mod replicas_failover;
+mod replicas_model;
 mod rolling;
 mod routes;
 mod second_factor;

@@ -218,8 +218,6 @@ fn sections_that_most_do_not_have() {
         "postern.toml",
         r#"[login]
 answers = "engine"
-[sessions]
-file = "sessions.db"
 [sessions.redis]
 sentinel = { master = "m", nodes = ["a:1"] }
 username = "u"

@@ -16,6 +16,7 @@ use super::wait::until_async;
 
 pub struct Redis {
     wire: Option<Wire>,
+    bus: Option<Port>,
     child: Option<Child>,
     port: Port,
     folder: TempDir,
@@ -32,19 +33,62 @@ impl Redis {
         super::peer::installed("redis-server")?;
         let (port, folder) = (Port::claim(), TempDir::new().unwrap());
         let args = args.iter().map(|arg| arg.replace("FOLDER", folder.path().to_str().unwrap())).collect();
-        let mut redis = Self { wire: None, child: None, port, folder, args };
+        let mut redis = Self { wire: None, bus: None, child: None, port, folder, args };
         redis.run().await;
         Some(redis)
+    }
+
+    /// A Sentinel with this configuration.
+    pub async fn sentinel(config: &str) -> Option<Self> {
+        super::peer::installed("redis-server")?;
+        let (port, folder) = (Port::claim(), TempDir::new().unwrap());
+        let file = folder.path().join("sentinel.conf");
+        std::fs::write(&file, config).unwrap();
+        let args = vec![file.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
+        let mut redis = Self { wire: None, bus: None, child: None, port, folder, args };
+        redis.run().await;
+        Some(redis)
+    }
+
+    /// A node of a cluster to be.
+    pub async fn node() -> Option<Self> {
+        super::peer::installed("redis-server")?;
+        let (port, bus, folder) = (Port::claim(), Port::claim(), TempDir::new().unwrap());
+        let bus_port = bus.addr().port().to_string();
+        let args = [
+            "--save",
+            "",
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-port",
+            &bus_port,
+        ];
+        let args = args.map(str::to_owned).to_vec();
+        let mut redis = Self { wire: None, bus: Some(bus), child: None, port, folder, args };
+        redis.run().await;
+        Some(redis)
+    }
+
+    /// Where nodes of a cluster talk to each other.
+    pub fn bus(&self) -> u16 {
+        self.bus.as_ref().expect("a node of a cluster").addr().port()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.addr().port()
     }
 
     /// Starts it, again after [`Redis::kill`].
     pub async fn run(&mut self) {
         let port = self.port.addr().port().to_string();
         let log = self.folder.path().join("redis.log");
+        // A file comes first, if there is one.
         let child = Command::new("redis-server")
+            .args(&self.args)
             .args(["--bind", "127.0.0.1", "--port", &port])
             .args(["--logfile", log.to_str().unwrap()])
-            .args(&self.args)
             .current_dir(self.folder.path())
             .stdout(Stdio::null())
             .spawn()
