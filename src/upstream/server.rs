@@ -135,16 +135,16 @@ impl Group {
     /// of the servers are out at once, those included that are unhealthy, so the only one never is.
     pub(super) fn failed(&self, server: &Server) -> bool {
         let eject = &self.settings.eject;
-        if !server.standing.failed(eject.failures) {
+        let servers = self.servers();
+        if !server.standing.failed(eject.failures) || servers.len() < 2 {
             return false;
         }
         let _one = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let servers = self.servers();
         let out = servers.iter().filter(|other| other.addr != server.addr && !other.is_asked()).count();
         if (out + 1) * 2 > servers.len() && !server.standing.is_out() {
             return false;
         }
-        let time = server.standing.eject(monotonic(), eject);
+        let Some(time) = server.standing.eject(monotonic(), eject) else { return false };
         let (upstream, addr) = (&self.settings.name, server.addr);
         tracing::warn!(%upstream, %addr, ?time, "a server fails requests and is left out");
         true

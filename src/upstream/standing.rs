@@ -118,10 +118,15 @@ impl Standing {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Leaves it out from now on; for how long. Whoever was well for `max` begins at `base` again.
-    pub(super) fn eject(&self, now: Instant, settings: &EjectSettings) -> Duration {
+    /// Leaves it out from now on; for how long. Whoever was well for `max` begins at `base` again. None: another was
+    /// faster. Called by one at a time.
+    pub(super) fn eject(&self, now: Instant, settings: &EjectSettings) -> Option<Duration> {
         let now = self.at(now);
-        let was_in = self.out.load(Ordering::Relaxed) == 0;
+        let out = self.out.load(Ordering::Relaxed);
+        let (was_in, is_tried) = (out == 0, out & 1 == 1);
+        if !was_in && !is_tried {
+            return None;
+        }
         let well = now.saturating_sub(self.back.load(Ordering::Relaxed));
         if was_in && well >= millis(settings.max) {
             self.times.store(0, Ordering::Relaxed);
@@ -130,7 +135,7 @@ impl Standing {
         let time = settings.base.saturating_mul(1 << times).min(settings.max);
         self.failures.store(0, Ordering::Relaxed);
         self.out.store(now.saturating_add(millis(time)) << 1, Ordering::Relaxed);
-        time
+        Some(time)
     }
 
     /// Whether a server that is in takes part in a choice; `dice` is from 0 to 255.
@@ -174,7 +179,8 @@ mod tests {
     fn out_then_due_then_one_tries_it_and_its_answer_brings_it_back() {
         let standing = Standing::new();
         let at = |n| seconds(&standing, n);
-        assert_eq!(standing.eject(at(0), &EJECT), Duration::from_secs(5));
+        assert_eq!(standing.eject(at(0), &EJECT), Some(Duration::from_secs(5)));
+        assert_eq!(standing.eject(at(0), &EJECT), None, "two failed at once");
         assert!(matches!(standing.place(at(4)), Place::Out(_)));
         assert!(!standing.claim(at(4), EJECT.base), "not due yet");
         standing.succeeded();
@@ -192,7 +198,7 @@ mod tests {
         let standing = Standing::new();
         let (mut now, mut times) = (standing.born, Vec::new());
         for _ in 0..6 {
-            let time = standing.eject(now, &EJECT);
+            let time = standing.eject(now, &EJECT).unwrap();
             times.push(time.as_secs());
             now += time;
             assert!(standing.claim(now + Duration::from_millis(1), EJECT.base));
@@ -202,9 +208,10 @@ mod tests {
         assert!(standing.claim(now + Duration::from_millis(9), EJECT.base) || standing.is_out());
         standing.succeeded();
         // It came back at the machine's own time: just now.
-        assert_eq!(standing.eject(seconds(&standing, 30), &EJECT).as_secs(), 60, "well for too short");
+        let again = |n| standing.eject(seconds(&standing, n), &EJECT).unwrap().as_secs();
+        assert_eq!(again(30), 60, "well for too short");
         standing.out.store(0, Ordering::Relaxed);
-        assert_eq!(standing.eject(seconds(&standing, 90), &EJECT).as_secs(), 5, "well for long");
+        assert_eq!(again(90), 5, "well for long");
     }
 
     #[test]
