@@ -95,10 +95,15 @@ impl Sessions {
         let mut free = self.index().give_out_expiry(wanted, self.clock.now());
         if let Some(shared) = self.store.shared() {
             // Of the others, those that a replica gave out lately: an hour is longer than their clocks differ.
-            while !self.takes_local_logins()
-                && !shared.claim(format!("exp:{}", free.0), EXPIRY_TAKEN_FOR).await?
-            {
-                free = self.index().give_out_expiry(UnixMillis(free.0 + 1), self.clock.now());
+            loop {
+                match shared.claim(format!("exp:{}", free.0), EXPIRY_TAKEN_FOR).await {
+                    Ok(true) => break,
+                    Ok(false) => {
+                        free = self.index().give_out_expiry(UnixMillis(free.0 + 1), self.clock.now());
+                    }
+                    Err(_) if self.takes_local_logins() => break,
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(free)

@@ -56,10 +56,18 @@ impl Sessions {
         let unfinished = Unfinished::new(self, owed);
         for record in put {
             let id = record.id;
-            self.store.put(record).await?;
-            self.is_stored(&id);
+            // Once: told again, it would bring back one that another replica has ended meanwhile.
+            if self.is_own(&id) {
+                self.store.put(record).await?;
+                self.is_stored(&id);
+            }
         }
-        removed.extend(self.only_their_owners(of).await?);
+        for record in self.only_their_owners(of).await? {
+            match record.adopted {
+                Some(_) => barred.push(Barred { id: record.id, expires: record.expires }),
+                None => removed.push(record.id),
+            }
+        }
         if !barred.is_empty() {
             self.store.bar(barred).await?;
         }
@@ -71,15 +79,18 @@ impl Sessions {
         Ok(())
     }
 
-    /// Of these, those whose session in the store has this token.
-    async fn only_their_owners(&self, of: Vec<(KeyHash, TokenHash)>) -> Result<Vec<KeyHash>, StoreError> {
+    /// Of these, the sessions of the store that have this token.
+    async fn only_their_owners(
+        &self,
+        of: Vec<(KeyHash, TokenHash)>,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
         let mut theirs = Vec::new();
         for (id, token) in of {
             let Some(shared) = self.store.shared() else { continue };
             if let Kept::Record(record) = shared.find(id).await?
                 && record.token.matches(&token)
             {
-                theirs.push(id);
+                theirs.push(record);
             }
         }
         Ok(theirs)

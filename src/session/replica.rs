@@ -197,6 +197,11 @@ impl Sessions {
         }
     }
 
+    /// Whether the store does not have it.
+    pub(super) fn is_own(&self, id: &KeyHash) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| sharing.own().contains(id))
+    }
+
     /// Notes that the store has it now.
     pub(super) fn is_stored(&self, id: &KeyHash) {
         if let Some(sharing) = &self.sharing {
