@@ -168,7 +168,7 @@ pub(super) async fn grow_stale(line: &Line, max_stale: Duration) {
 async fn once(
     line: &Line,
     settings: &RedisSettings,
-    left: &mut Vec<u64>,
+    left: &mut Vec<(String, u64)>,
     number: &mut u64,
 ) -> Result<std::convert::Infallible, Fault> {
     let (mut calls, server) = Connection::open(settings, ANSWER).await?;
@@ -176,8 +176,8 @@ async fn once(
     if same != server {
         return Err(Fault("another server became the master meanwhile".to_owned()));
     }
-    check_version(&mut calls).await?;
-    cut_off(&mut calls, left).await;
+    let run = check_version(&mut calls).await?;
+    cut_off(&mut calls, left, run).await;
     let mark = Mark::read(&mut calls).await?;
     *number += 1;
     let (connection, is_replicated) = (calls.clone(), server.is_replicated());
@@ -235,31 +235,32 @@ fn behind(last: u64) -> String {
     last.checked_sub(1).map_or_else(|| "0-0".to_owned(), |sequence| format!("1-{sequence}"))
 }
 
-async fn check_version(calls: &mut Connection) -> Result<(), Fault> {
+/// Returns which run of the server it is, as far as it may be asked.
+async fn check_version(calls: &mut Connection) -> Result<Option<String>, Fault> {
     let text: Result<String, RedisError> =
         calls.ask_node_of(wire::CHANGES.as_bytes(), cmd("INFO").arg("server").clone()).await;
     // Who may not ask is believed.
-    let Ok(text) = text else { return Ok(()) };
-    let version = text.lines().find_map(|line| line.strip_prefix("redis_version:")).map(str::trim);
+    let Ok(text) = text else { return Ok(None) };
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let version = field("redis_version:");
     let major = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
     match (version, major) {
         (Some(version), Some(major)) if major < LEAST_VERSION => {
             Err(Fault(format!("is Redis {version}; {LEAST_VERSION} or newer is needed")))
         }
-        _ => Ok(()),
+        _ => Ok(field("run_id:").map(str::to_owned)),
     }
 }
 
-/// What the connections before this one may still carry is dropped, or was done. Notes this one for the next time.
-async fn cut_off(calls: &mut Connection, left: &mut Vec<u64>) {
-    if let Connection::Cluster(_) = calls {
-        return;
-    }
-    for id in left.drain(..) {
+/// What the connections before this one may still carry is dropped, or was done. Notes this one for the next time. Another
+/// run of the server has other connections by the same numbers.
+async fn cut_off(calls: &mut Connection, left: &mut Vec<(String, u64)>, run: Option<String>) {
+    let (Connection::One(_), Some(run)) = (&calls, run) else { return };
+    for (_, id) in left.drain(..).filter(|(of, _)| *of == run) {
         let _: Result<u64, _> = calls.ask(cmd("CLIENT").arg("KILL").arg("ID").arg(id)).await;
     }
     if let Ok(id) = calls.ask::<u64>(cmd("CLIENT").arg("ID")).await {
-        left.push(id);
+        left.push((run, id));
     }
 }
 
