@@ -5,12 +5,13 @@
 //! is asked beside it (is it the master still, is it the same data) is not as it was.
 
 use redis::streams::StreamReadReply;
-use redis::{FromRedisValue, RedisError, cmd, from_redis_value};
+use redis::{RedisError, cmd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::change::Change;
 use super::connect::{ANSWER, Connection, Fault, RedisSettings, Server, still_master};
 use super::wire;
 use super::writer::ago;
@@ -329,40 +330,6 @@ async fn follow(
             last = number;
             apply(line, &mut stream, &Change::read(entry.map)?).await?;
         }
-    }
-}
-
-/// An entry of the stream.
-struct Change {
-    by: String,
-    at: u64,
-    ended: Vec<KeyHash>,
-    changed: Vec<KeyHash>,
-    tokens: bool,
-}
-
-impl Change {
-    fn read(mut fields: std::collections::HashMap<String, redis::Value>) -> Result<Self, Fault> {
-        let mut take = |name: &str| fields.remove(name);
-        let ids = |value: Option<redis::Value>| -> Result<Vec<KeyHash>, RedisError> {
-            let bytes: Option<Vec<u8>> = value.map(from_redis_value).transpose()?;
-            Ok(wire::read_ids(&bytes.unwrap_or_default()))
-        };
-        Ok(Self {
-            by: take(wire::BY)
-                .map(String::from_redis_value)
-                .transpose()
-                .map_err(RedisError::from)?
-                .unwrap_or_default(),
-            at: take(wire::AT)
-                .map(u64::from_redis_value)
-                .transpose()
-                .map_err(RedisError::from)?
-                .unwrap_or_default(),
-            ended: ids(take(wire::ENDED))?,
-            changed: ids(take(wire::CHANGED))?,
-            tokens: take(wire::TOKENS_CHANGED).is_some(),
-        })
     }
 }
 

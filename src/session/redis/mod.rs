@@ -3,6 +3,7 @@
 //! [`wire`] is how things are written there, [`connect`] how it is reached, [`writer`] what is told to it, [`link`] what it
 //! tells. All of it runs on a thread of its own; a request waits for an answer only when its session is unknown here.
 
+mod change;
 mod connect;
 mod link;
 #[cfg(test)]
