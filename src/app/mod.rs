@@ -139,10 +139,7 @@ async fn serve(
     announce(&live, &listeners, gate.as_ref().map(|(_, addr)| *addr), &base.sessions);
 
     let live = Arc::new(LiveCell::new(live));
-    let roles = Arc::clone(&live);
-    let role_of = move |user: &_, role: &_, is_adopted| roles.load().role_for(user, role, is_adopted);
-    base.sessions.follow(Box::new(role_of));
-    base.sessions.freshness().into_iter().for_each(|freshness| readiness.watch(freshness));
+    follow(&base.sessions, &live, &readiness);
     let (server, counts) = (listeners.live(), listeners.counts());
     let shared = Arc::new(Shared {
         live: Arc::clone(&live),
@@ -210,6 +207,15 @@ fn start_traces(settings: Option<&TraceSettings>, clock: &Clock) -> Result<Trace
         settings.map(|settings| Traces::start(settings, clock.clone(), counts.clone())).transpose()?;
     let (traces, exporter) = started.unzip();
     Ok((traces, exporter, counts))
+}
+
+/// Where replicas share the store: what others do acts here, and readiness depends on hearing of it.
+fn follow(sessions: &Arc<Sessions>, live: &Arc<LiveCell>, readiness: &Readiness) {
+    let roles = Arc::clone(live);
+    sessions.follow(Box::new(move |user, role, is_adopted| roles.load().role_for(user, role, is_adopted)));
+    if let Some(freshness) = sessions.freshness() {
+        readiness.watch(freshness);
+    }
 }
 
 /// How long the sessions file is waited for. Who hands sockets over may start us while the process before us drains.
