@@ -216,7 +216,7 @@ async fn admit(State(gate): State<LiveGate>, request: Request, next: Next) -> Re
 /// With what every answer carries.
 pub(super) fn dressed(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert("x-request-id", Ids::of(&HeaderMap::new(), false).request().clone());
+    headers.insert("x-request-id", Ids::of(&HeaderMap::new(), false).request_header());
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response

@@ -150,7 +150,7 @@ impl Refusal {
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         headers.extend(content_type.map(|content_type| (CONTENT_TYPE, content_type)));
-        headers.insert("x-request-id", ids.request().clone());
+        headers.insert("x-request-id", ids.request_header());
         if let Some(after) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }

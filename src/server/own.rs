@@ -1,7 +1,7 @@
 //! hyper answers a head that it cannot parse by itself, without a body and before any handler is asked. Here that answer
 //! gets the form of contract section 4: JSON with the request's id.
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
 use crate::telemetry::ids::Ids;
 
@@ -24,8 +24,8 @@ pub(super) fn in_place_of(head: &[u8]) -> Option<Vec<u8>> {
     }
     let body = json(info);
     let headers = headers.replace("content-length: 0", &format!("content-length: {}", body.len()));
-    let id = request_id();
-    let id = id.to_str().unwrap_or_default();
+    let ids = Ids::of(&HeaderMap::new(), false);
+    let id = ids.request();
     Some(
         format!("{line}\r\n{headers}\r\ncontent-type: application/json\r\nx-request-id: {id}\r\n\r\n{body}")
             .into_bytes(),
@@ -35,10 +35,6 @@ pub(super) fn in_place_of(head: &[u8]) -> Option<Vec<u8>> {
 /// The texts are ours: nothing in them needs escaping.
 fn json(info: &str) -> String {
     format!(r#"{{"status":"error","info":"{info}"}}"#)
-}
-
-fn request_id() -> HeaderValue {
-    Ids::of(&HeaderMap::new(), false).request().clone()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
+use tokio::runtime::{Builder, LocalOptions};
 
 use super::admission::{Admission, Connections};
 use super::connection::Setting;
@@ -188,8 +188,10 @@ impl<H: Handler, F: Fn() -> H> Worker<F> {
     }
 
     fn run(&self, sockets: &mut Sockets) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        LocalSet::new().block_on(&runtime, self.serve(sockets))
+        // No `LocalSet`: what the system wakes would stand in a second queue there, behind what tasks wake, and an
+        // HTTP/2 connection would write each answer by itself instead of all that are ready.
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        runtime.block_on(self.serve(sockets))
     }
 
     async fn serve(&self, sockets: &mut Sockets) -> io::Result<()> {

@@ -239,7 +239,7 @@ impl Exchange {
         if let Ok(time) = jiff::Timestamp::from_millisecond(now) {
             line.plain("time", format_args!("{time:.3}"));
         }
-        line.text("request_id", self.ids.request().to_str().ok())
+        line.text("request_id", Some(self.ids.request()))
             .text("trace_id", Some(self.ids.trace()))
             .plain("client", self.client)
             .text("method", Some(self.method.as_str()))

@@ -2,15 +2,30 @@
 
 use http::{HeaderMap, HeaderValue};
 use std::cell::Cell;
+use std::fmt;
+use std::ops::Range;
 
 use super::SampleRatio;
 
-/// A request's name in logs and errors, and its place in a trace.
-#[derive(Clone, Debug)]
+/// A request's name in logs and errors, and its place in a trace. What is made is kept in place: most requests' ids are
+/// written into one head, and nowhere else.
+#[derive(Clone)]
 pub struct Ids {
-    request: HeaderValue,
-    traceparent: HeaderValue,
+    request: RequestId,
+    traceparent: [u8; TRACEPARENT],
 }
+
+#[derive(Clone)]
+enum RequestId {
+    Made([u8; 32]),
+    Kept(HeaderValue),
+}
+
+/// The length of a `traceparent` of version 00, and where its parts stand.
+const TRACEPARENT: usize = 55;
+const TRACE: Range<usize> = 3..35;
+const PARENT: Range<usize> = 36..52;
+const FLAGS: Range<usize> = 53..55;
 
 /// Where a request that is recorded stands in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,17 +55,17 @@ impl Ids {
     #[must_use]
     pub fn of(headers: &HeaderMap, trusted: bool) -> Self {
         let kept = headers.get("x-request-id").filter(|id| trusted && is_request_id(id.as_bytes()));
-        let request = kept.cloned().unwrap_or_else(|| hex_value(&[random(), random()], |hex| hex));
+        let request = kept.cloned().map_or_else(|| RequestId::Made(made_id()), RequestId::Kept);
         let given = headers.get("traceparent").and_then(|v| trace_of(v.as_bytes()));
-        let traceparent = match given {
+        let mut traceparent = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        match given {
             Some(Given { trace, flags, .. }) => {
-                hex_value(&[random()], |parent| format!("00-{trace}-{parent}-{flags}"))
+                traceparent[TRACE].copy_from_slice(trace.as_bytes());
+                traceparent[FLAGS].copy_from_slice(flags.as_bytes());
             }
-            None => hex_value(&[random(), random(), random()], |hex| {
-                let (trace, parent) = hex.split_at(32);
-                format!("00-{trace}-{parent}-00")
-            }),
-        };
+            None => traceparent[TRACE].copy_from_slice(&made_id()),
+        }
+        traceparent[PARENT].copy_from_slice(&hex(random()));
         Self { request, traceparent }
     }
 
@@ -61,8 +76,7 @@ impl Ids {
     pub fn traced(headers: &HeaderMap, trusted: bool, ratio: SampleRatio) -> (Self, Option<TracePlace>) {
         let mut ids = Self::of(headers, trusted);
         let given = headers.get("traceparent").and_then(|v| trace_of(v.as_bytes()));
-        let made = ids.traceparent.to_str().unwrap_or_default();
-        let numbers = trace_of(made.as_bytes()).and_then(|made| {
+        let numbers = trace_of(&ids.traceparent).and_then(|made| {
             let trace = u128::from_str_radix(made.trace, 16).ok()?;
             Some((trace, u64::from_str_radix(made.parent, 16).ok()?))
         });
@@ -73,28 +87,52 @@ impl Ids {
         }
         let parent = given.and_then(|given| u64::from_str_radix(given.parent, 16).ok());
         if parent.is_none() {
-            let flagged = format!("00-{trace:032x}-{upstream:016x}-01");
-            ids.traceparent = HeaderValue::try_from(flagged).unwrap_or(ids.traceparent);
+            ids.traceparent[FLAGS].copy_from_slice(b"01");
         }
         (ids, Some(TracePlace { trace, parent, server: span_id(), upstream }))
     }
 
+    /// Visible ASCII.
     #[must_use]
-    pub fn request(&self) -> &HeaderValue {
-        &self.request
+    pub fn request(&self) -> &str {
+        match &self.request {
+            RequestId::Made(made) => text(made),
+            RequestId::Kept(kept) => kept.to_str().unwrap_or_default(),
+        }
+    }
+
+    /// As `X-Request-Id` of an answer.
+    #[must_use]
+    pub fn request_header(&self) -> HeaderValue {
+        match &self.request {
+            RequestId::Made(made) => HeaderValue::from_str(text(made)),
+            RequestId::Kept(kept) => Ok(kept.clone()),
+        }
+        .unwrap_or(HeaderValue::from_static("-"))
     }
 
     /// The header for the upstream.
     #[must_use]
-    pub fn traceparent(&self) -> &HeaderValue {
-        &self.traceparent
+    pub fn traceparent(&self) -> &str {
+        text(&self.traceparent)
     }
 
     /// 32 hexadecimal digits.
     #[must_use]
     pub fn trace(&self) -> &str {
-        self.traceparent.to_str().ok().and_then(|v| v.get(3..35)).unwrap_or_default()
+        text(&self.traceparent[TRACE])
     }
+}
+
+impl fmt::Debug for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ids").field(&self.request()).field(&self.traceparent()).finish()
+    }
+}
+
+/// What was put together of ASCII.
+fn text(ascii: &[u8]) -> &str {
+    std::str::from_utf8(ascii).unwrap_or_default()
 }
 
 /// Visible ASCII without the characters that quote or separate in logs.
@@ -133,16 +171,22 @@ pub(super) fn span_id() -> u64 {
     random().max(1)
 }
 
-fn hex_value(words: &[u64], write: impl FnOnce(String) -> String) -> HeaderValue {
+fn made_id() -> [u8; 32] {
+    let mut id = [0; 32];
+    let (high, low) = id.split_at_mut(16);
+    high.copy_from_slice(&hex(random()));
+    low.copy_from_slice(&hex(random()));
+    id
+}
+
+fn hex(word: u64) -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut hex = String::with_capacity(64);
-    for word in words {
-        for byte in word.to_be_bytes() {
-            hex.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            hex.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
+    let mut hex = [0; 16];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(word.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
-    HeaderValue::try_from(write(hex)).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    hex
 }
 
 thread_local! {
@@ -190,7 +234,7 @@ mod tests {
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         let id = ids("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"), false);
         assert_eq!(id.trace(), trace);
-        let out = id.traceparent().to_str().unwrap();
+        let out = id.traceparent();
         assert!(out.ends_with("-01") && !out.contains("00f067aa0ba902b7"), "{out}");
         for bad in ["00-0-0-0", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x"] {
             assert_ne!(ids("traceparent", bad, false).trace(), trace);
@@ -207,7 +251,7 @@ mod tests {
             for ratio in [SampleRatio::ALL, SampleRatio::of(0.0).unwrap()] {
                 let (ids, place) = Ids::traced(&headers, false, ratio);
                 assert_eq!(place.is_some(), sampled, "{flags}");
-                let out = ids.traceparent().to_str().unwrap();
+                let out = ids.traceparent();
                 assert!(out.starts_with(&format!("00-{trace}-")) && out.ends_with(flags), "{out}");
                 let Some(place) = place else { continue };
                 assert_eq!(
@@ -228,7 +272,7 @@ mod tests {
             let mut recorded = 0;
             for _ in 0..2000 {
                 let (ids, place) = Ids::traced(&headers, false, ratio);
-                let out = ids.traceparent().to_str().unwrap();
+                let out = ids.traceparent();
                 assert_eq!(out.ends_with("-01"), place.is_some(), "{out}");
                 if let Some(place) = place {
                     assert_eq!(out, format!("00-{:032x}-{:016x}-01", place.trace, place.upstream));
@@ -244,7 +288,7 @@ mod tests {
     fn made_ids_differ() {
         let headers = HeaderMap::new();
         let made: std::collections::HashSet<_> =
-            (0..1000).map(|_| Ids::of(&headers, false).request().clone()).collect();
+            (0..1000).map(|_| Ids::of(&headers, false).request().to_owned()).collect();
         assert_eq!(made.len(), 1000);
     }
 }

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use httparse::{EMPTY_HEADER, ParserConfig};
+use memchr::memchr_iter;
 use std::time::Duration;
 
 use super::headers;
@@ -92,14 +93,7 @@ impl Span {
 }
 
 fn has_bare_line_end(head: &[u8]) -> bool {
-    let mut before = 0;
-    for byte in head {
-        if *byte == b'\n' && before != b'\r' {
-            return true;
-        }
-        before = *byte;
-    }
-    false
+    memchr_iter(b'\n', head).any(|at| at.checked_sub(1).and_then(|before| head.get(before)) != Some(&b'\r'))
 }
 
 /// The fields as they are read, and what they say of the connection.

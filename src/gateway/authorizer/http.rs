@@ -82,6 +82,6 @@ fn allowed(granted: &Granted, by_envoy: bool, ids: &Ids) -> Response<Full> {
         answer.headers_mut().extend(unset.map(|unset| (REMOVE.clone(), unset)));
     }
     answer.headers_mut().extend(identity);
-    answer.headers_mut().insert("x-request-id", ids.request().clone());
+    answer.headers_mut().insert("x-request-id", ids.request_header());
     answer
 }
