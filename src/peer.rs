@@ -48,6 +48,8 @@ pub struct Peer {
     pub trusted: bool,
     /// Of TLS, until the connection's first request has taken it for its trace.
     pub handshake: Cell<Option<Handshake>>,
+    /// The address of `addr`, as it is written into each request's `X-Forwarded-For`.
+    ip: Box<str>,
 }
 
 /// A TLS handshake with a client.
@@ -62,7 +64,14 @@ pub struct Handshake {
 impl Peer {
     #[must_use]
     pub fn new(addr: SocketAddr, listener: ListenerKind, trusted: bool) -> Self {
-        Self { addr, listener, trusted, handshake: Cell::new(None) }
+        let ip = addr.ip().to_canonical().to_string().into();
+        Self { addr, listener, trusted, handshake: Cell::new(None), ip }
+    }
+
+    /// The address as text.
+    #[must_use]
+    pub fn ip(&self) -> &str {
+        &self.ip
     }
 }
 

@@ -144,7 +144,7 @@ fn of_header<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<Cre
     if value.as_bytes().trim_ascii().is_empty() {
         return Ok(None);
     }
-    let text = value.to_str().ok().filter(|text| is_visible(text)).map(Cow::Borrowed);
+    let text = std::str::from_utf8(value.as_bytes()).ok().filter(|text| is_visible(text)).map(Cow::Borrowed);
     Ok(Some(Credential { text, header: Some(value) }))
 }
 
@@ -166,7 +166,8 @@ fn decode(value: &str) -> Option<Cow<'_, str>> {
 }
 
 fn is_visible(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_graphic())
+    // All of them, whatever the first says: a loop without a way out is one of many bytes at a time.
+    text.bytes().fold(true, |all, b| all & b.is_ascii_graphic())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::admission::Admission;
 use super::draining::{DrainListener, Draining};
 use super::exchanges::{Count, Exchanges};
+use super::gathered::{Outlet, gather};
 use super::io::{ClientIo, Reading, Seen};
 use super::patience::{Patience, Verdict};
 use super::taken::Taken;
@@ -82,8 +83,9 @@ where
     let watch = Watch::new(&limits, &draining, exchanges.count(), seen);
     // Boxed: hyper moves a stream's future several times on its way to a task, and this one is large.
     let service = service_fn(move |request| Box::pin(exchanges.answer(request)));
+    let (io, outlet) = gather(io);
     let connection = http2_builder(&limits).serve_connection(TokioIo::new(io), service);
-    watch.over(Http2(pin!(connection))).await;
+    watch.over(Http2(pin!(connection), outlet)).await;
 }
 
 /// Answers are written from one flat buffer: with headers and small bodies that is cheaper than `writev`, and
@@ -142,9 +144,11 @@ trait Connection {
     /// The client learns which of its requests were taken when the connection ends (HTTP/2's GOAWAY). Otherwise one
     /// that crosses the end is lost.
     const TELLS_WHAT_WAS_TAKEN: bool;
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
     fn graceful_shutdown(&mut self);
 }
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 struct Http1<C>(C);
 
@@ -157,8 +161,8 @@ where
 {
     const TELLS_WHAT_WAS_TAKEN: bool = false;
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Pin::new(&mut self.0).poll(cx)
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Pin::new(&mut self.0).poll(cx).map_err(Error::from)
     }
 
     fn graceful_shutdown(&mut self) {
@@ -166,20 +170,26 @@ where
     }
 }
 
-struct Http2<'c, C>(Pin<&'c mut C>);
+struct Http2<'c, C, O>(Pin<&'c mut C>, Outlet<O>);
 
-impl<S, B, I, E> Connection for Http2<'_, http2::Connection<I, S, E>>
+impl<S, B, I, E, O> Connection for Http2<'_, http2::Connection<I, S, E>, O>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    O: AsyncWrite + Unpin,
 {
     const TELLS_WHAT_WAS_TAKEN: bool = true;
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.0.as_mut().poll(cx)
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let ended = self.0.as_mut().poll(cx);
+        match self.1.poll_flush(cx) {
+            Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error.into())),
+            // At its end: what the socket takes at once of a last GOAWAY.
+            Poll::Ready(_) | Poll::Pending => ended.map_err(Error::from),
+        }
     }
 
     fn graceful_shutdown(&mut self) {

@@ -11,6 +11,7 @@ pub mod counts;
 mod draining;
 mod exchanges;
 mod framing;
+mod gathered;
 pub mod inherited;
 mod io;
 mod listener;

@@ -18,22 +18,46 @@ pub fn framing_fault<B>(request: &Request<B>) -> Option<&'static str> {
     if request.extensions().get::<Misframed>().is_some() {
         return Some("A line ends without CR, or the length is told twice or in two ways");
     }
-    let headers = request.headers();
-    length_fault(request.version(), headers)
-        .or_else(|| host_fault(request))
-        .or_else(|| expectation_fault(headers))
+    let told = Told::of(request.headers());
+    length_fault(request.version(), &told)
+        .or_else(|| host_fault(request, told.host))
+        .or_else(|| expectation_fault(told.expectation?))
+}
+
+/// What is judged here, found in one pass: to hash four names would cost more than the few fields of most requests.
+#[derive(Default)]
+struct Told<'h> {
+    host: Option<Single<'h>>,
+    length: Option<Single<'h>>,
+    coding: Option<Single<'h>>,
+    expectation: Option<Single<'h>>,
+}
+
+impl<'h> Told<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        let mut told = Self::default();
+        for (name, value) in headers {
+            let place = match name {
+                _ if name == HOST => &mut told.host,
+                _ if name == CONTENT_LENGTH => &mut told.length,
+                _ if name == TRANSFER_ENCODING => &mut told.coding,
+                _ if name == EXPECT => &mut told.expectation,
+                _ => continue,
+            };
+            *place = Some(if place.is_some() { Single::Several } else { Single::One(value) });
+        }
+        told
+    }
 }
 
 /// RFC 9112 sections 6.1 and 6.3. Only `chunked`, alone: any other coding would have to be undone by us.
-fn length_fault(version: Version, headers: &HeaderMap) -> Option<&'static str> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    if let (Some(_), Some(_)) = (lengths.next(), lengths.next()) {
+fn length_fault(version: Version, told: &Told<'_>) -> Option<&'static str> {
+    if let Some(Single::Several) = told.length {
         return Some("Content-Length is given twice");
     }
-    let coding = single(headers, &TRANSFER_ENCODING)?;
-    match coding {
+    match told.coding? {
         _ if version != Version::HTTP_11 => Some("Transfer-Encoding is for HTTP/1.1 only"),
-        _ if headers.contains_key(CONTENT_LENGTH) => Some("both Content-Length and Transfer-Encoding"),
+        _ if told.length.is_some() => Some("both Content-Length and Transfer-Encoding"),
         Single::One(coding) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
         Single::One(_) | Single::Several => Some("Transfer-Encoding is not chunked"),
     }
@@ -41,8 +65,7 @@ fn length_fault(version: Version, headers: &HeaderMap) -> Option<&'static str> {
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1. RFC 9113 section 8.3.1: in HTTP/2 a Host must not differ from
 /// `:authority`, and one of them must be there.
-fn host_fault<B>(request: &Request<B>) -> Option<&'static str> {
-    let host = single(request.headers(), &HOST);
+fn host_fault<B>(request: &Request<B>, host: Option<Single<'_>>) -> Option<&'static str> {
     match (request.version(), host) {
         (_, Some(Single::Several)) => Some("Host is given twice"),
         (_, Some(Single::One(host))) if !is_host(host) => Some("Host is no host"),
@@ -54,8 +77,8 @@ fn host_fault<B>(request: &Request<B>) -> Option<&'static str> {
 
 /// Of expectations only one is known (RFC 9110 section 10.1.1). Of servers that read another spelling of it one waits
 /// for the body, and the next takes what follows for a request.
-fn expectation_fault(headers: &HeaderMap) -> Option<&'static str> {
-    match single(headers, &EXPECT)? {
+fn expectation_fault(expectation: Single<'_>) -> Option<&'static str> {
+    match expectation {
         Single::One(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => None,
         Single::One(_) | Single::Several => Some("Expect is not 100-continue"),
     }
@@ -86,12 +109,6 @@ fn authority_fault(
 enum Single<'h> {
     One(&'h HeaderValue),
     Several,
-}
-
-fn single<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<Single<'h>> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    Some(if values.next().is_some() { Single::Several } else { Single::One(first) })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Request ids and trace context (W3C Trace Context, `traceparent`).
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
@@ -46,6 +46,9 @@ struct Given<'h> {
     flags: &'h str,
 }
 
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACE_CONTEXT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The longest request id that is kept from a trusted proxy.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -54,9 +57,9 @@ impl Ids {
     /// flags and gets a new parent id; any other is replaced.
     #[must_use]
     pub fn of(headers: &HeaderMap, trusted: bool) -> Self {
-        let kept = headers.get("x-request-id").filter(|id| trusted && is_request_id(id.as_bytes()));
+        let kept = trusted.then(|| headers.get(&X_REQUEST_ID)).flatten().filter(|id| is_request_id(id.as_bytes()));
         let request = kept.cloned().map_or_else(|| RequestId::Made(made_id()), RequestId::Kept);
-        let given = headers.get("traceparent").and_then(|v| trace_of(v.as_bytes()));
+        let given = headers.get(&TRACE_CONTEXT).and_then(|v| trace_of(v.as_bytes()));
         let mut traceparent = *b"00-00000000000000000000000000000000-0000000000000000-00";
         match given {
             Some(Given { trace, flags, .. }) => {

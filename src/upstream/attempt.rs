@@ -134,11 +134,11 @@ impl LocalGroup {
         B: Body<Data = Bytes> + Unpin + 'static,
     {
         if self.lanes().is_empty() {
-            self.shared.until_asked().await;
+            Box::pin(self.shared.until_asked()).await;
         }
         self.budget.earn();
         if self.shared.settings.servers.iter().all(|url| url.scheme == Scheme::H2c) {
-            return self.send_h2c(ask, body).await;
+            return Box::pin(self.send_h2c(ask, body)).await;
         }
         self.send_http1(ask, body, client).await
     }
@@ -232,9 +232,14 @@ impl LocalGroup {
         if let Some(conn) = lane.checkout(now) {
             return Ok((conn, true));
         }
+        // Boxed: the future of every request would have room for a TLS handshake.
+        Box::pin(self.open(lane)).await.map(|opened| (opened, false))
+    }
+
+    async fn open(&self, lane: &Lane) -> Result<Connection, NoConnection> {
         let slot = self.slot().await.ok_or(NoConnection::Busy)?;
         let stream = self.connect(lane).await.map_err(NoConnection::Failed)?;
-        Ok((Connection::new(stream, slot), false))
+        Ok(Connection::new(stream, slot))
     }
 
     async fn slot(&self) -> Option<OwnedSemaphorePermit> {
@@ -344,8 +349,8 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
 {
     let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let asked = ask.onward.headers.get(header::UPGRADE).zip(head.upgrade.as_ref());
-    if switching && !asked.is_some_and(|(asked, switched)| headers::is_asked(asked, switched)) {
+    let asked = || ask.onward.headers.get(header::UPGRADE).zip(head.upgrade.as_ref());
+    if switching && !asked().is_some_and(|(asked, switched)| headers::is_asked(asked, switched)) {
         return Err(ForwardError::Broken("101 for a protocol that was not asked for"));
     }
     if switching && ask.judge.is_some() && head.headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {

@@ -1,7 +1,7 @@
 //! The body of an answer on its way to the client. It also sends on what is left of the request's body, since a
 //! server may answer before it has read all.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -20,6 +20,10 @@ use super::parse::{Broken, Framing, Head};
 use super::pool::{Lane, Load};
 use super::upload::{Upload, UploadFault};
 use super::watch::Watch;
+
+/// Answers up to this size are copied, and their connection's buffer is used again. One that shares the buffer costs the
+/// next answer a new one.
+const COPIED: usize = 4 * 1024;
 
 /// An answer's body on its way from the upstream to the client. Also sends what is left of the request's body.
 pub struct UpstreamBody<B = Incoming>(Kind<B>);
@@ -129,7 +133,13 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Running<B> {
         if conn.read.len() < length || !self.upload.is_complete() {
             return None;
         }
-        let whole = conn.read.split_to(length).freeze();
+        let whole = if length <= COPIED {
+            let whole = conn.read.get(..length).map(Bytes::copy_from_slice);
+            conn.read.advance(length);
+            whole?
+        } else {
+            conn.read.split_to(length).freeze()
+        };
         self.finish();
         Some(whole)
     }

@@ -263,7 +263,7 @@ struct Nominated<'a> {
 
 impl<'a> Nominated<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
-        let named = headers.contains_key(header::CONNECTION);
+        let named = has(headers, &header::CONNECTION);
         Self { lines: named.then_some(headers), trailers: asks_for_trailers(headers) }
     }
 
@@ -275,7 +275,12 @@ impl<'a> Nominated<'a> {
 
 /// `TE: trailers`: the only thing of `TE` that goes on.
 pub(super) fn asks_for_trailers(headers: &HeaderMap) -> bool {
-    tokens(headers, &header::TE).any(|t| t.eq_ignore_ascii_case("trailers"))
+    has(headers, &header::TE) && tokens(headers, &header::TE).any(|t| t.eq_ignore_ascii_case("trailers"))
+}
+
+/// Whether a field is there. Most requests have few: to look through them is faster than to hash a name.
+fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.keys().any(|there| there == name)
 }
 
 /// The comma-separated tokens of all lines of a field. A line that is no visible ASCII has none.
@@ -291,6 +296,9 @@ pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
 /// What the client asks to upgrade to (RFC 9110 section 7.8): `Connection: upgrade` and exactly one `Upgrade`. Not
 /// HTTP or TLS: requests inside of them would reach the upstream unjudged.
 pub(super) fn upgrade_asked<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+    if !has(headers, &header::UPGRADE) {
+        return None;
+    }
     let mut lines = headers.get_all(header::UPGRADE).iter();
     let (Some(asked), None) = (lines.next(), lines.next()) else { return None };
     let named = tokens(headers, &header::CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
@@ -301,7 +309,7 @@ pub(super) fn upgrade_asked<'a>(method: &Method, headers: &'a HeaderMap) -> Opti
 /// Whether a request asks for a WebSocket: the upgrade that `forward_guarded` takes.
 #[must_use]
 pub fn asks_for_websocket(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::GET && is_websocket(headers) && upgrade_asked(method, headers).is_some()
+    method == Method::GET && upgrade_asked(method, headers).is_some() && is_websocket(headers)
 }
 
 /// Whether the client asks to upgrade to a WebSocket and to nothing else (RFC 6455 section 4.1).
@@ -337,15 +345,17 @@ fn put_joined(out: &mut impl Sink, name: &HeaderName, headers: &HeaderMap, betwe
 fn add_forwarded(onward: &Onward<'_>, out: &mut impl Sink) {
     let peer = onward.peer;
     let told = |name: &HeaderName| onward.headers.get(name).filter(|_| peer.trusted);
-    let mut chain = Vec::with_capacity(48);
     if peer.trusted {
+        let mut chain = Vec::with_capacity(48);
         for line in onward.headers.get_all(&X_FORWARDED_FOR) {
             chain.extend_from_slice(line.as_bytes());
             chain.extend_from_slice(b", ");
         }
+        chain.extend_from_slice(peer.ip().as_bytes());
+        out.put(&X_FORWARDED_FOR, &chain);
+    } else {
+        out.put(&X_FORWARDED_FOR, peer.ip().as_bytes());
     }
-    let _ = std::io::Write::write_fmt(&mut chain, format_args!("{}", peer.addr.ip().to_canonical()));
-    out.put(&X_FORWARDED_FOR, &chain);
     let own: &[u8] = match peer.listener {
         ListenerKind::Https => b"https",
         ListenerKind::Http | ListenerKind::Authz | ListenerKind::ExtAuthz => b"http",

@@ -1,7 +1,7 @@
 //! The head of an answer, read strictly: what two readers could understand differently is broken (RFC 9112).
 //! Pure: bytes in, a head out; knows no connection.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use httparse::{EMPTY_HEADER, ParserConfig};
@@ -63,16 +63,17 @@ pub(super) fn head(buf: &mut BytesMut, method: &Method) -> Result<Option<Head>, 
     let code = parsed.code.unwrap_or(0);
     let status = StatusCode::from_u16(code).map_err(|_| Broken("status"))?;
     let old = parsed.version != Some(1);
-    let base = buf.as_ptr() as usize;
-    let spans: Spans = parsed.headers.iter().map(|f| Span::of(f, base)).collect();
-    let bytes = buf.split_to(len).freeze();
+    // Copied: a head that shared the buffer would hold all of it, and the next answer would need another.
+    let bytes = Bytes::copy_from_slice(buf.get(..len).unwrap_or_default());
     if has_bare_line_end(&bytes) {
         return Err(Broken("bare LF in head"));
     }
-    Fields::default().read(&bytes, &spans)?.into_head(status, old, method).map(Some)
+    let base = buf.as_ptr() as usize;
+    let spans = parsed.headers.iter().map(|field| Span::of(field, base));
+    let fields = Fields::default().read(&bytes, spans)?;
+    buf.advance(len);
+    fields.into_head(status, old, method).map(Some)
 }
-
-type Spans = Vec<Span>;
 
 /// Where a field stands in the head.
 struct Span {
@@ -110,7 +111,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(mut self, bytes: &Bytes, spans: &[Span]) -> Result<Self, Broken> {
+    fn read(mut self, bytes: &Bytes, spans: impl ExactSizeIterator<Item = Span>) -> Result<Self, Broken> {
         self.headers.reserve(spans.len());
         for span in spans {
             let name = bytes.get(span.name.0..span.name.1).unwrap_or_default();

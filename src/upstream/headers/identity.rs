@@ -43,6 +43,28 @@ pub(in crate::upstream) fn put(
 }
 
 fn put_encoded(out: &mut impl Sink, name: &HeaderName, text: &str) {
+    if text.bytes().all(is_plain) {
+        out.put(name, text.as_bytes());
+        return;
+    }
     let encoded: Cow<'_, str> = utf8_percent_encode(text, NAME).into();
     out.put(name, encoded.as_bytes());
+}
+
+/// Most names are: found without looking each byte up in [`NAME`].
+fn is_plain(b: u8) -> bool {
+    b.is_ascii_graphic() && !matches!(b, b'%' | b'"' | b',' | b';')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_as_plain_is_what_needs_no_encoding() {
+        for b in 0..128u8 {
+            let text = char::from(b).to_string();
+            assert_eq!(is_plain(b), utf8_percent_encode(&text, NAME).to_string() == text, "{text:?}");
+        }
+    }
 }
