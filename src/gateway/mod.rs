@@ -19,6 +19,7 @@ pub mod throttle;
 mod whoami;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -94,9 +95,13 @@ impl Handler for Gateway {
         let origin = live.cors.as_ref().and(request.headers().get(ORIGIN)).cloned();
 
         let place = self.shared.in_flight.enter(live.limits.max_requests);
-        let answered = match place {
-            Some(_) => self.dispatch(&thread, request, &peer, &exchange).await,
-            None => Err(Rejection::Overloaded),
+        let answered = match (&place, framing_fault(&request)) {
+            (None, _) => Err(Rejection::Overloaded),
+            (Some(_), Some(fault)) => Err(Rejection::BadRequest(fault)),
+            (Some(_), None) => {
+                let (mut head, body) = request.into_parts();
+                self.dispatch(&thread, (&mut head, body), &peer, &exchange).await
+            }
         };
         let mut answer = answered.unwrap_or_else(|rejection| refuse(rejection, &exchange));
         if let Some(cors) = &live.cors {
@@ -135,41 +140,41 @@ impl Gateway {
         exchange
     }
 
-    /// The order of contract section 4: limits (above), the path, then what the path asks for. What is rare is boxed:
-    /// the future of every request is as large as its largest branch, and is moved whole.
+    /// The order of contract section 4: limits (above), the path, then what the path asks for. What is rare is boxed, and
+    /// the head borrowed: the future of every request is as large as its largest branch, with all that it was given, and is
+    /// moved whole.
     async fn dispatch(
         &self,
         thread: &Rc<ThreadLive>,
-        request: Request<Incoming>,
+        (head, body): (&mut Parts, Incoming),
         peer: &Rc<Peer>,
         exchange: &Rc<Exchange>,
     ) -> Result<Response<AnswerBody>, Rejection> {
-        if let Some(fault) = framing_fault(&request) {
-            return Err(Rejection::BadRequest(fault));
-        }
-        if thread.live.cors.is_some() && *request.method() == Method::OPTIONS {
+        if thread.live.cors.is_some() && head.method == Method::OPTIONS {
             return Ok(Response::new(AnswerBody::own(Full::default())));
         }
-        let path = canonical_path(&request)?;
+        let path = canonical_path(head)?;
         match thread.access.own_path(&path) {
             Some(OwnPath::Login) => {
                 let _: Result<(), _> = exchange.route.set(self.own.login.clone());
+                let request = Request::from_parts(head.clone(), body);
                 Box::pin(self.login(thread, request, exchange)).await
             }
             Some(OwnPath::Logout) => {
                 let _: Result<(), _> = exchange.route.set(self.own.logout.clone());
+                let request = Request::from_parts(head.clone(), body);
                 Box::pin(self.logout(thread, request, exchange)).await
             }
             None => {
-                let question = question(path, &request, exchange);
-                if asks_for_websocket(request.method(), request.headers())
+                let question = question(path, head, exchange);
+                if asks_for_websocket(&head.method, &head.headers)
                     && let Some(guarded) = thread.access.guarded(&question)
                 {
-                    let opening = self.open_guarded(thread, guarded, request, (peer, exchange));
+                    let opening = self.open_guarded(thread, guarded, (head, body), (peer, exchange));
                     return Box::pin(opening).await;
                 }
                 let permit = self.decide(&thread.access, question, exchange).await?;
-                self.permitted(thread, permit, request, (peer, exchange)).await
+                self.permitted(thread, &permit, (head, body), (peer, exchange)).await
             }
         }
     }
@@ -178,21 +183,21 @@ impl Gateway {
     async fn permitted(
         &self,
         thread: &ThreadLive,
-        permit: Permit,
-        request: Request<Incoming>,
+        permit: &Permit,
+        (head, body): (&mut Parts, Incoming),
         (peer, exchange): (&Rc<Peer>, &Rc<Exchange>),
     ) -> Result<Response<AnswerBody>, Rejection> {
         if permit.route().target == Target::Whoami
-            && let Some(answer) = whoami::answer(&thread.access, &permit, thread.live.login.cdr.as_ref())
+            && let Some(answer) = whoami::answer(&thread.access, permit, thread.live.login.cdr.as_ref())
         {
             return Ok(answer.map(AnswerBody::own));
         }
-        let request = if permit.route().body.is_empty() {
-            request.map(RequestBody::Streamed)
+        let body = if permit.route().body.is_empty() {
+            RequestBody::Streamed(body)
         } else {
-            Box::pin(self.judged_body(thread, &permit, request)).await?
+            Box::pin(self.judged_body(thread, permit, (head, body))).await?
         };
-        let answer = thread.upstreams.forward(permit, request, peer, exchange).await?;
+        let answer = thread.upstreams.forward(permit, (head, body), peer, exchange).await?;
         Ok(answer.map(AnswerBody::upstream))
     }
 
@@ -200,16 +205,15 @@ impl Gateway {
         &self,
         thread: &ThreadLive,
         permit: &Permit,
-        request: Request<Incoming>,
-    ) -> Result<Request<RequestBody>, BodyRefusal> {
-        let (head, body) = request.into_parts();
+        (head, body): (&Parts, Incoming),
+    ) -> Result<RequestBody, BodyRefusal> {
         let must_be_json = !permit.route().body.fields.is_empty();
         let memory = (&self.shared.held, thread.live.limits.body_timeout);
-        let body = request_body::read_json(&head, body, must_be_json, memory).await?;
+        let body = request_body::read_json(head, body, must_be_json, memory).await?;
         if let Some(bytes) = body.held() {
             thread.access.judge_body(permit, bytes)?;
         }
-        Ok(Request::from_parts(head, body))
+        Ok(body)
     }
 
     /// A WebSocket whose client is judged by its first message.
@@ -217,14 +221,14 @@ impl Gateway {
         &self,
         thread: &Rc<ThreadLive>,
         guarded: Result<GuardedPermit, Denied>,
-        request: Request<Incoming>,
+        (head, body): (&mut Parts, Incoming),
         (peer, exchange): (&Rc<Peer>, &Rc<Exchange>),
     ) -> Result<Response<AnswerBody>, Rejection> {
         let permit = guarded.map_err(|denied| {
             note_denial(exchange, &denied);
             Rejection::Denied(denied.reason)
         })?;
-        if !request.body().is_end_stream() {
+        if !body.is_end_stream() {
             // It would reach the upstream before anybody is known.
             return Err(Rejection::BadRequest("An upgrade to a WebSocket has no body"));
         }
@@ -234,11 +238,10 @@ impl Gateway {
             shared: Arc::clone(&self.shared),
             thread: Rc::clone(thread),
             path: permit.path().clone(),
-            query: request.uri().query().map(str::to_owned),
+            query: head.uri.query().map(str::to_owned),
             client: exchange.client,
         };
-        let request = request.map(RequestBody::Streamed);
-        let upstreams = &thread.upstreams;
+        let (upstreams, request) = (&thread.upstreams, (head, RequestBody::Streamed(body)));
         let answer = upstreams.forward_guarded(permit, request, (peer, exchange), door.judge()).await?;
         Ok(answer.map(AnswerBody::upstream))
     }
@@ -324,16 +327,12 @@ impl Gateway {
     }
 }
 
-fn question<'r>(
-    path: CanonicalPath,
-    request: &'r Request<Incoming>,
-    exchange: &Exchange,
-) -> AccessRequest<'r> {
+fn question<'r>(path: CanonicalPath, head: &'r Parts, exchange: &Exchange) -> AccessRequest<'r> {
     AccessRequest {
         path,
-        method: request.method(),
-        headers: request.headers(),
-        query: request.uri().query(),
+        method: &head.method,
+        headers: &head.headers,
+        query: head.uri.query(),
         client: exchange.client,
     }
 }
@@ -346,12 +345,12 @@ fn logged_query(live: &Live, uri: &Uri) -> Option<String> {
 }
 
 /// Refused as well: an absolute-form target whose authority is not the Host.
-fn canonical_path(request: &Request<Incoming>) -> Result<CanonicalPath, Rejection> {
-    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
-    if !path::authority_is_host(request.uri(), host) {
+fn canonical_path(head: &Parts) -> Result<CanonicalPath, Rejection> {
+    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    if !path::authority_is_host(&head.uri, host) {
         return Err(Rejection::Denied(Reason::BadPath));
     }
-    CanonicalPath::of(request.uri()).map_err(|_| Rejection::Denied(Reason::BadPath))
+    CanonicalPath::of(&head.uri).map_err(|_| Rejection::Denied(Reason::BadPath))
 }
 
 fn refuse_denied_upgrade(permit: &Permit, headers: &HeaderMap) -> Result<(), Rejection> {

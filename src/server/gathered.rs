@@ -92,7 +92,8 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
     fn poll_large(&mut self, cx: &mut Context<'_>, piece: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let before = self.left().len();
-            let slices = [IoSlice::new(self.out.get(self.written..).unwrap_or_default()), IoSlice::new(piece)];
+            let slices =
+                [IoSlice::new(self.out.get(self.written..).unwrap_or_default()), IoSlice::new(piece)];
             let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

@@ -57,7 +57,8 @@ impl Ids {
     /// flags and gets a new parent id; any other is replaced.
     #[must_use]
     pub fn of(headers: &HeaderMap, trusted: bool) -> Self {
-        let kept = trusted.then(|| headers.get(&X_REQUEST_ID)).flatten().filter(|id| is_request_id(id.as_bytes()));
+        let kept =
+            trusted.then(|| headers.get(&X_REQUEST_ID)).flatten().filter(|id| is_request_id(id.as_bytes()));
         let request = kept.cloned().map_or_else(|| RequestId::Made(made_id()), RequestId::Kept);
         let given = headers.get(&TRACE_CONTEXT).and_then(|v| trace_of(v.as_bytes()));
         let mut traceparent = *b"00-00000000000000000000000000000000-0000000000000000-00";

@@ -44,7 +44,8 @@ pub use standing::EjectSettings;
 pub use websocket::{Admitted, Judge, OnClose};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Response, StatusCode};
 use http_body::Body;
 use rustls_pki_types::CertificateDer;
 use std::cell::RefCell;
@@ -253,17 +254,17 @@ impl Upstreams {
     }
 
     /// Sends a permitted request on and answers with the head of the answer and its body to come.
-    pub async fn forward<B>(
+    pub fn forward<B>(
         &self,
-        permit: Permit,
-        request: Request<B>,
+        permit: &Permit,
+        request: (&mut Parts, B),
         peer: &Rc<Peer>,
         exchange: &Rc<Exchange>,
-    ) -> Result<Response<UpstreamBody<B>>, ForwardError>
+    ) -> impl Future<Output = Result<Response<UpstreamBody<B>>, ForwardError>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
-        self.send(&permit, request, (peer, exchange), None).await
+        self.send(permit, request, (peer, exchange), None)
     }
 
     /// Sends a WebSocket's upgrade on before anybody is known. `judge` is asked about the client's first message, and
@@ -272,7 +273,7 @@ impl Upstreams {
     pub async fn forward_guarded<B>(
         &self,
         permit: GuardedPermit,
-        request: Request<B>,
+        request: (&mut Parts, B),
         (peer, exchange): (&Rc<Peer>, &Rc<Exchange>),
         judge: Judge,
     ) -> Result<Response<UpstreamBody<B>>, ForwardError>
@@ -291,7 +292,7 @@ impl Upstreams {
     async fn send<B>(
         &self,
         permit: &Permit,
-        request: Request<B>,
+        (parts, body): (&mut Parts, B),
         (peer, exchange): (&Rc<Peer>, &Rc<Exchange>),
         judge: Option<&RefCell<Option<Judge>>>,
     ) -> Result<Response<UpstreamBody<B>>, ForwardError>
@@ -303,11 +304,10 @@ impl Upstreams {
             RouteTarget::Whoami | RouteTarget::Nowhere => None,
         };
         let group = group.ok_or(ForwardError::Unreachable(None))?;
-        if request.method() == http::Method::CONNECT {
+        if parts.method == http::Method::CONNECT {
             // A 2xx to it would be a tunnel (RFC 9110 section 9.3.6).
             return Err(ForwardError::RequestBody);
         }
-        let (mut parts, body) = request.into_parts();
         let client = headers::upgrade_asked(&parts.method, &parts.headers)
             .is_some()
             .then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>())

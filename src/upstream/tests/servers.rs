@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::body::Full;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
