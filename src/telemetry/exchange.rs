@@ -26,6 +26,8 @@ pub struct Scribe {
     pub lines: Rc<LineBuffer>,
     pub clock: Clock,
     no_route: Label,
+    /// The time of the last line, and as it was written: many lines have the same.
+    written: RefCell<(i64, String)>,
     /// None: nothing is recorded.
     spans: Option<Rc<SpanBuffer>>,
 }
@@ -44,7 +46,19 @@ impl Scribe {
         clock: Clock,
         spans: Option<Rc<SpanBuffer>>,
     ) -> Rc<Self> {
-        Rc::new(Self { metrics, lines, clock, no_route: Label::of(NO_ROUTE), spans })
+        let written = RefCell::new((i64::MIN, String::new()));
+        Rc::new(Self { metrics, lines, clock, no_route: Label::of(NO_ROUTE), written, spans })
+    }
+
+    /// Writes the time, in ms since 1970, as RFC 3339 has it.
+    fn write_time(&self, line: &mut Line<'_>) {
+        let now = i64::try_from(self.clock.now().0).unwrap_or(i64::MAX);
+        let mut written = self.written.borrow_mut();
+        if written.0 != now {
+            let time = jiff::Timestamp::from_millisecond(now).map(|time| format!("{time:.3}"));
+            *written = (now, time.unwrap_or_default());
+        }
+        line.text("time", Some(&*written.1).filter(|time| !time.is_empty()));
     }
 
     /// The ids of a request, and its trace where it is to be recorded.
@@ -234,11 +248,8 @@ impl Exchange {
     }
 
     fn write(&self, facts: &Facts, took: Duration, out: &mut Vec<u8>) {
-        let now = i64::try_from(self.scribe.clock.now().0).unwrap_or(i64::MAX);
         let mut line = Line::begin(out);
-        if let Ok(time) = jiff::Timestamp::from_millisecond(now) {
-            line.plain("time", format_args!("{time:.3}"));
-        }
+        self.scribe.write_time(&mut line);
         line.text("request_id", Some(self.ids.request()))
             .text("trace_id", Some(self.ids.trace()))
             .plain("client", self.client)

@@ -25,7 +25,7 @@ import time
 import uuid
 
 PATH = "/api/v2/cdr/text"
-SECRET = "a secret of the load scripts, 32 bytes and more"
+SECRET = "a-secret-of-the-load-scripts-of-32-bytes-and-more"
 PASSWORD = "a password for a load run"
 SESSIONS = 200
 TICK = os.sysconf("SC_CLK_TCK")
