@@ -66,7 +66,7 @@ fn write_into(out: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
 
 fn escape(out: &mut Vec<u8>, text: &str) {
     // Nearly all of them: many bytes at a time, since no byte ends the loop.
-    let is_plain = |b: u8| (b >= b' ') & (b < 0x7f) & (b != b'"') & (b != b'\\');
+    let is_plain = |b: u8| matches!(b, b' '..=b'~') & (b != b'"') & (b != b'\\');
     if text.bytes().fold(true, |all, b| all & is_plain(b)) {
         out.extend_from_slice(text.as_bytes());
         return;
