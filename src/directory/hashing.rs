@@ -62,22 +62,12 @@ impl Hashing {
 }
 
 fn work(received: &Mutex<Receiver<(Job, oneshot::Sender<bool>)>>) {
-    give_way();
     loop {
         let next = received.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, answer)) = next else { return };
         // A hash that panics proves nothing, and the next one finds its thread. Whoever asked may have gone.
         let good = catch_unwind(AssertUnwindSafe(job)).unwrap_or(false);
         let _: Result<(), _> = answer.send(good);
-    }
-}
-
-/// Where a core is asked to do both, requests come first: a hash has what they leave. On Linux a thread has a priority of
-/// its own (elsewhere it would be the whole process').
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(19) {
-        tracing::warn!(%error, "password hashing cannot be given a lower priority");
     }
 }
 

@@ -12,7 +12,7 @@ use super::SampleRatio;
 #[derive(Clone)]
 pub struct Ids {
     request: RequestId,
-    traceparent: [u8; TRACEPARENT],
+    traceparent: [u8; LENGTH],
 }
 
 #[derive(Clone)]
@@ -22,7 +22,7 @@ enum RequestId {
 }
 
 /// The length of a `traceparent` of version 00, and where its parts stand.
-const TRACEPARENT: usize = 55;
+const LENGTH: usize = 55;
 const TRACE: Range<usize> = 3..35;
 const PARENT: Range<usize> = 36..52;
 const FLAGS: Range<usize> = 53..55;
@@ -46,8 +46,8 @@ struct Given<'h> {
     flags: &'h str,
 }
 
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static TRACE_CONTEXT: HeaderName = HeaderName::from_static("traceparent");
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest request id that is kept from a trusted proxy.
 const MAX_REQUEST_ID: usize = 128;
@@ -60,7 +60,7 @@ impl Ids {
         let kept =
             trusted.then(|| headers.get(&X_REQUEST_ID)).flatten().filter(|id| is_request_id(id.as_bytes()));
         let request = kept.cloned().map_or_else(|| RequestId::Made(made_id()), RequestId::Kept);
-        let given = headers.get(&TRACE_CONTEXT).and_then(|v| trace_of(v.as_bytes()));
+        let given = headers.get(&TRACEPARENT).and_then(|v| trace_of(v.as_bytes()));
         let mut traceparent = *b"00-00000000000000000000000000000000-0000000000000000-00";
         match given {
             Some(Given { trace, flags, .. }) => {
@@ -79,7 +79,7 @@ impl Ids {
     #[must_use]
     pub fn traced(headers: &HeaderMap, trusted: bool, ratio: SampleRatio) -> (Self, Option<TracePlace>) {
         let mut ids = Self::of(headers, trusted);
-        let given = headers.get("traceparent").and_then(|v| trace_of(v.as_bytes()));
+        let given = headers.get(&TRACEPARENT).and_then(|v| trace_of(v.as_bytes()));
         let numbers = trace_of(&ids.traceparent).and_then(|made| {
             let trace = u128::from_str_radix(made.trace, 16).ok()?;
             Some((trace, u64::from_str_radix(made.parent, 16).ok()?))

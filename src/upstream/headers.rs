@@ -14,7 +14,7 @@ use crate::access::credentials::CredentialNames;
 use crate::access::permit::Judged;
 use crate::identity::{RoleName, UserName};
 use crate::peer::{ListenerKind, Peer};
-use crate::telemetry::ids::Ids;
+use crate::telemetry::ids::{Ids, TRACEPARENT, X_REQUEST_ID};
 
 /// Where the fields of a request go: the bytes of an HTTP/1.1 head, or a map for HTTP/2.
 pub(super) trait Sink {
@@ -74,8 +74,6 @@ enum Class {
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 impl Policy {
     pub(super) fn new(names: &CredentialNames) -> Self {
