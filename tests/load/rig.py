@@ -151,15 +151,18 @@ class Rig:
 
     def postern(self, name, binary, config, users=1):
         """A gateway of this configuration, with `users` at its door: u0@bench and so on."""
+        self.accounts(users)
+        path = self.write(f"{name}.toml", config)
+        port = int(re.search(r'^https? = "127.0.0.1:(\d+)"', config, re.M)[1])
+        return self.start(name, [*binary, "run", "--config", path], port)
+
+    def accounts(self, users):
         names = [f"u{n}" for n in range(users)]
         a1 = {n: hashlib.md5(f"{n}:bench:{PASSWORD}".encode()).hexdigest() for n in names}
         text = "".join(f'[users."{n}@bench"]\na1 = "{a1[n]}"\nrole = "user"\n' for n in names)
         if not (self.folder / "users.toml").exists():
             self.write("users.toml", text, 0o600)
             self.write("token.key", SECRET, 0o600)
-        path = self.write(f"{name}.toml", config)
-        port = int(re.search(r'^https? = "127.0.0.1:(\d+)"', config, re.M)[1])
-        return self.start(name, [*binary, "run", "--config", path], port)
 
 
 class Program:

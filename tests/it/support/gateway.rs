@@ -241,12 +241,25 @@ impl TestGateway {
         self.process.kill9();
     }
 
-    /// Starts it again with the same files and ports.
+    /// Starts it again with the same files and ports. While it was away, a connection of another test may have been given
+    /// one of the ports; that one is waited for.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        self.process = self.prepared.start(&self.lines);
         let addr = self.admin();
-        assert!(ready(&mut self.process, addr).await, "it did not start again:\n{}", self.output());
+        let started = async {
+            loop {
+                let told = self.output().len();
+                self.process = self.prepared.start(&self.lines);
+                if ready(&mut self.process, addr).await {
+                    return;
+                }
+                let said =
+                    || self.output().get(told..).filter(|said| said.contains("postern: ")).map(str::to_owned);
+                let why = until("why it did not start again", said).await;
+                assert!(why.contains("Address already in use"), "it did not start again:\n{why}");
+            }
+        };
+        within("its ports to be free again", started).await;
     }
 
     /// Ends it, changes its files and starts it again.
