@@ -107,7 +107,8 @@ class Rig:
                 sys.exit(f"{name} ended: {(self.folder / f'{name}.log').read_text()[-800:]}")
             return listens(port)
 
-        wait_for(name, ready)
+        # Below valgrind a million sessions take minutes to load.
+        wait_for(name, ready, 1800)
         return started
 
     def certificate(self):
