@@ -45,7 +45,7 @@ pub(super) struct Fixed {
     send_timeout: Duration,
     admin: Option<SocketAddr>,
     store: Option<PathBuf>,
-    redis: Option<(Place, Option<String>)>,
+    redis: Option<Place>,
     format: LogFormat,
     traces: Option<TraceSettings>,
 }
@@ -61,11 +61,7 @@ impl Fixed {
             send_timeout: settings.limits.send_timeout,
             admin: settings.admin.as_ref().map(|admin| admin.addr),
             store: settings.sessions.file.clone(),
-            redis: settings
-                .sessions
-                .redis
-                .as_ref()
-                .map(|redis| (redis.place.clone(), redis.username.clone())),
+            redis: settings.sessions.redis.as_ref().map(|redis| redis.place.clone()),
             format: settings.log.format,
             traces: settings.traces.clone(),
         }
@@ -144,6 +140,7 @@ impl Reloader {
         let changed = self.fixed.changed(&Fixed::of(&loaded.settings));
         warnings.extend(changed.iter().map(|key| format!("{key} has changed; that acts at the next start")));
         let before = self.live.load();
+        let sessions = loaded.settings.sessions.clone();
         let assembled = assemble(loaded, &self.base, Some(&before.upstreams));
         let Assembled { live, tls, domain_tokens, admin, log } =
             assembled.map_err(|e| vec![e.to_string()])?;
@@ -159,6 +156,7 @@ impl Reloader {
         if let (Some(gate), Some(admin)) = (&self.gate, admin) {
             gate.swap(Gate::new(&admin));
         }
+        self.base.sessions.go_on_with(&sessions);
         self.base.sessions.domain_tokens().configure(&domain_tokens);
         let generation = self.live.swap(live);
         // Behind the swap: whoever logs in from here on is judged by the new directory.

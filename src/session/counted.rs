@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::SessionRecord;
 use super::shared::Shared;
 use super::store::{Barred, Each, EachBarred, EachToken, Pending, Store};
 use super::token::DomainToken;
+use super::{SessionRecord, SessionSettings};
 use crate::clock::UnixMillis;
 use crate::secret::KeyHash;
 
@@ -116,6 +116,10 @@ impl Store for Counted {
 
     fn shared(&self) -> Option<&dyn Shared> {
         self.store.shared()
+    }
+
+    fn go_on_with(&self, settings: &SessionSettings) {
+        self.store.go_on_with(settings);
     }
 }
 

@@ -22,7 +22,7 @@ use super::loading::Loading;
 use super::owed::{Owed, Unfinished};
 use super::replica::{ANSWERS_ARE_LATE_BY, Sharing};
 use super::store::{Pending, Store, StoreError};
-use super::{Session, SessionRecord};
+use super::{Session, SessionRecord, SessionSettings};
 use crate::clock::{Clock, UnixMillis};
 use crate::identity::{RoleName, UserName};
 use crate::secret::{KeyHash, PassThroughBuild};
@@ -81,6 +81,11 @@ impl Sessions {
         let (clock, owed, ends, barred) =
             (clock.clone(), Mutex::default(), Ends::default(), Mutex::new(barred));
         Ok(Self { by_key, index, domain_tokens, store, clock, barred, owed, ends, store_counts, sharing })
+    }
+
+    /// Has the store go on with other settings, as far as they can change while it is open.
+    pub fn go_on_with(&self, settings: &SessionSettings) {
+        self.store.go_on_with(settings);
     }
 
     /// The session with this key, expired or not: the caller judges. The hot path: one lookup, no store.

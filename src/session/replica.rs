@@ -37,7 +37,6 @@ pub type RoleOf = dyn Fn(&UserName, &RoleName, bool) -> Option<RoleName> + Send 
 /// What a map has that is one of several.
 pub(super) struct Sharing {
     pub(super) freshness: Arc<Freshness>,
-    pub(super) takes_local_logins: bool,
     role_of: ArcSwapOption<Box<RoleOf>>,
     noes: Cache<KeyHash, ()>,
     /// Sessions that the store does not have: of sockets, and of logins that it is told of later.
@@ -63,7 +62,6 @@ impl Sharing {
     pub(super) fn new(shared: &dyn Shared) -> Self {
         Self {
             freshness: Arc::clone(shared.freshness()),
-            takes_local_logins: shared.takes_local_logins(),
             role_of: ArcSwapOption::empty(),
             noes: Cache::builder().max_capacity(NOES).time_to_live(NO_FOR).build(),
             own: Mutex::default(),
@@ -210,7 +208,7 @@ impl Sessions {
     }
 
     pub(super) fn takes_local_logins(&self) -> bool {
-        self.sharing.as_ref().is_some_and(|sharing| sharing.takes_local_logins)
+        self.store.shared().is_some_and(Shared::takes_local_logins)
     }
 
     /// Ends these, wherever they are held; returns how many of them there were.

@@ -63,6 +63,8 @@ pub trait Store: Send + Sync {
     fn shared(&self) -> Option<&dyn Shared> {
         None
     }
+    /// Goes on with other settings, as far as they can change while it is open; which store it is cannot.
+    fn go_on_with(&self, _settings: &SessionSettings) {}
 }
 
 /// Why a store could not do it: to the client this is a 503.

@@ -59,6 +59,7 @@ mod replicas;
 mod replicas_apart;
 mod replicas_failover;
 mod replicas_model;
+mod replicas_reach;
 mod rolling;
 mod routes;
 mod second_factor;

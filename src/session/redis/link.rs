@@ -4,6 +4,7 @@
 //! Three things notice that it does not: the stream, asked again and again, does not answer; its numbers have a gap; what
 //! is asked beside it (is it the master still, is it the same data) is not as it was.
 
+use arc_swap::ArcSwap;
 use redis::streams::StreamReadReply;
 use redis::{RedisError, cmd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -121,7 +122,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Keeps the link up until the program ends.
-pub(super) async fn keep(line: &Line, settings: &RedisSettings) {
+pub(super) async fn keep(line: &Line, settings: &ArcSwap<RedisSettings>) {
     let mut told: Option<(String, Instant)> = None;
     // Connections that a dead link has left: what they may still carry must not be done behind what comes now.
     let (mut left, mut number) = (Vec::new(), 0);
@@ -141,7 +142,7 @@ pub(super) async fn keep(line: &Line, settings: &RedisSettings) {
         if again {
             tracing::error!(
                 fault = %fault,
-                max_stale = ?settings.max_stale,
+                max_stale = ?settings.load().max_stale,
                 "Redis is away: known sessions go on for max_stale; logins are answered 503 unless local_logins is set"
             );
             told = Some((fault.0, monotonic()));
@@ -151,11 +152,11 @@ pub(super) async fn keep(line: &Line, settings: &RedisSettings) {
 }
 
 /// Turns what is held stale when its time is over. Beside the link, which may be waiting for something.
-pub(super) async fn grow_stale(line: &Line, max_stale: Duration) {
+pub(super) async fn grow_stale(line: &Line, settings: &ArcSwap<RedisSettings>) {
     loop {
         sleep(Duration::from_millis(50)).await;
         let heard = *lock(&line.heard);
-        let is_over = heard.is_none_or(|at| at.elapsed() >= max_stale);
+        let is_over = heard.is_none_or(|at| at.elapsed() >= settings.load().max_stale);
         if line.freshness.get() == Fresh::Away && is_over {
             line.freshness.set(Fresh::Stale);
             tracing::error!(
@@ -168,12 +169,13 @@ pub(super) async fn grow_stale(line: &Line, max_stale: Duration) {
 /// Connects, compares and follows. Returns only when the link is lost.
 async fn once(
     line: &Line,
-    settings: &RedisSettings,
+    settings: &ArcSwap<RedisSettings>,
     left: &mut Vec<(String, u64)>,
     number: &mut u64,
 ) -> Result<std::convert::Infallible, Fault> {
-    let (mut calls, server) = Connection::open(settings, ANSWER).await?;
-    let (stream, same) = Connection::open(settings, WAIT + ANSWER).await?;
+    let now = settings.load_full();
+    let (mut calls, server) = Connection::open(&now, ANSWER).await?;
+    let (stream, same) = Connection::open(&now, WAIT + ANSWER).await?;
     if same != server {
         return Err(Fault("another server became the master meanwhile".to_owned()));
     }
@@ -359,7 +361,7 @@ async fn apply(line: &Line, calls: &mut Connection, change: &Change) -> Result<(
 
 /// Whether it is the same data on the same master, again and again.
 async fn look(
-    settings: &RedisSettings,
+    settings: &ArcSwap<RedisSettings>,
     mut calls: Connection,
     server: &Server,
     mark: &Mark,
@@ -367,7 +369,7 @@ async fn look(
     let mut last = mark.last;
     loop {
         sleep(LOOK).await;
-        still_master(settings, &mut calls, server).await?;
+        still_master(&settings.load_full(), &mut calls, server).await?;
         match Mark::look(&mut calls).await? {
             Some(now) if now.epoch == mark.epoch && now.last >= last => last = now.last,
             _ => {

@@ -11,17 +11,18 @@ mod tests;
 mod wire;
 mod writer;
 
-use redis::{Cmd, RedisError, cmd, from_redis_value};
+use arc_swap::ArcSwap;
+use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::SessionRecord;
 use super::freshness::Freshness;
 use super::shared::{Failures, Kept, Replica, Shared, away};
 use super::store::{Barred, Each, EachBarred, EachToken, Pending, Store, StoreError};
 use super::token::DomainToken;
+use super::{SessionRecord, SessionSettings};
 use crate::clock::{Clock, UnixMillis};
 use crate::identity::UserName;
 use crate::secret::KeyHash;
@@ -44,31 +45,31 @@ const STEP: usize = 1000;
 pub(super) struct RedisStore {
     line: Arc<Line>,
     writes: mpsc::UnboundedSender<Ask>,
-    local_logins: bool,
+    settings: Arc<ArcSwap<RedisSettings>>,
 }
 
 impl RedisStore {
     /// Starts the thread that keeps the link; whether Redis is there shows later.
     pub(super) fn open(settings: RedisSettings) -> Result<Self, StoreError> {
-        let (line, local_logins) = (Arc::new(Line::new()), settings.local_logins);
+        let (line, settings) = (Arc::new(Line::new()), Arc::new(ArcSwap::from_pointee(settings)));
         let (writes, asked) = mpsc::unbounded_channel();
         let failed = |error: std::io::Error| away(NAME, error.to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let kept = Arc::clone(&line);
+        let (kept, live) = (Arc::clone(&line), Arc::clone(&settings));
         std::thread::Builder::new()
             .name("postern-redis".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        () = link::keep(&kept, &settings) => {}
-                        () = link::grow_stale(&kept, settings.max_stale) => {}
+                        () = link::keep(&kept, &live) => {}
+                        () = link::grow_stale(&kept, &live) => {}
                         // Ends when the store is dropped.
                         () = writer::write_all(&kept, asked) => {}
                     }
                 });
             })
             .map_err(failed)?;
-        Ok(Self { line, writes, local_logins })
+        Ok(Self { line, writes, settings })
     }
 
     fn write(&self, write: Write) -> impl Future<Output = Result<bool, StoreError>> + use<> {
@@ -167,6 +168,15 @@ impl Store for RedisStore {
     fn shared(&self) -> Option<&dyn Shared> {
         Some(self)
     }
+
+    /// Where it is stays as it was at start; the rest counts from the next connection on, `max_stale` and `local_logins`
+    /// at once. A link that stands is not cut for it: with a wrong password there would be none.
+    fn go_on_with(&self, settings: &SessionSettings) {
+        if let Some(redis) = &settings.redis {
+            let place = self.settings.load().place.clone();
+            self.settings.store(Arc::new(RedisSettings { place, ..redis.clone() }));
+        }
+    }
 }
 
 impl Shared for RedisStore {
@@ -175,7 +185,7 @@ impl Shared for RedisStore {
     }
 
     fn takes_local_logins(&self) -> bool {
-        self.local_logins
+        self.settings.load().local_logins
     }
 
     fn follow(&self, replica: Weak<dyn Replica>) {
@@ -231,13 +241,19 @@ impl Shared for RedisStore {
 
     fn failures(&self, of: [String; 2]) -> Pending<'_, [Failures; 2]> {
         Box::pin(self.call(async move |calls| {
-            let mut found = [Failures::default(); 2];
-            for (name, found) in of.iter().zip(&mut found) {
+            let each = |name: &String| -> [Cmd; 2] {
                 let key = wire::failures_key(name);
-                let count: Option<u64> = calls.ask(cmd("GET").arg(&key)).await?;
-                let left: i64 = calls.ask(cmd("PTTL").arg(&key)).await?;
-                let left = Duration::from_millis(u64::try_from(left).unwrap_or_default());
-                *found = Failures { count: count.unwrap_or_default(), left };
+                [cmd("GET").arg(&key).clone(), cmd("PTTL").arg(&key).clone()]
+            };
+            let mut answers = calls.all(of.iter().flat_map(each).collect()).await?.into_iter();
+            let mut next = || answers.next().unwrap_or(Value::Nil);
+            let mut found = [Failures::default(); 2];
+            for found in &mut found {
+                let count: Option<u64> = from_redis_value(next()).map_err(RedisError::from)?;
+                // -2: there is no such key.
+                let left: Option<i64> = from_redis_value(next()).map_err(RedisError::from)?;
+                let left = left.and_then(|left| u64::try_from(left).ok()).map(Duration::from_millis);
+                *found = Failures { count: count.unwrap_or_default(), left: left.unwrap_or_default() };
             }
             Ok(found)
         }))

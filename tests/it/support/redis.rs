@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::ports::{Port, connected};
 use super::settings::Settings;
+use super::tls::Authority;
 use super::wait::until_async;
 
 pub struct Redis {
@@ -21,7 +22,12 @@ pub struct Redis {
     port: Port,
     folder: TempDir,
     args: Vec<String>,
+    /// It speaks TLS alone, with a certificate of this authority.
+    authority: Option<String>,
 }
+
+/// How `redis-server` is told to be a node of a cluster.
+const NODE: [&str; 6] = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
 
 impl Redis {
     /// One that keeps nothing on disk.
@@ -30,10 +36,44 @@ impl Redis {
     }
 
     pub async fn with(args: &[&str]) -> Option<Self> {
+        Self::made(args, None, None).await
+    }
+
+    /// One that speaks TLS alone, and trusts who knows the password.
+    pub async fn tls(authority: &Authority) -> Option<Self> {
+        Self::made(&["--save", "", "--appendonly", "no"], None, Some(authority)).await
+    }
+
+    /// A cluster of one node, by TLS alone.
+    pub async fn tls_cluster(authority: &Authority) -> Option<Self> {
+        let args = [&NODE[..], &["--tls-cluster", "yes"]].concat();
+        let node = Self::made(&args, Some(Port::claim()), Some(authority)).await?;
+        node.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        until_async("the cluster", || async { node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok") })
+            .await;
+        Some(node)
+    }
+
+    async fn made(args: &[&str], bus: Option<Port>, authority: Option<&Authority>) -> Option<Self> {
         super::peer::installed("redis-server")?;
         let (port, folder) = (Port::claim(), TempDir::new().unwrap());
-        let args = args.iter().map(|arg| arg.replace("FOLDER", folder.path().to_str().unwrap())).collect();
-        let mut redis = Self { wire: None, bus: None, child: None, port, folder, args };
+        let named = |arg: &&str| arg.replace("FOLDER", folder.path().to_str().unwrap());
+        let mut args: Vec<_> = args.iter().map(named).collect();
+        if let Some(bus) = &bus {
+            args.extend(["--cluster-port".to_owned(), bus.addr().port().to_string()]);
+        }
+        if let Some(authority) = authority {
+            let leaf = authority.server(&["127.0.0.1"]);
+            for (name, text) in [("cert", &leaf.certificate), ("key", &leaf.key), ("ca-cert", &authority.pem)]
+            {
+                let file = folder.path().join(name);
+                std::fs::write(&file, text).unwrap();
+                args.extend([format!("--tls-{name}-file"), file.to_str().unwrap().to_owned()]);
+            }
+            args.extend(["--tls-auth-clients", "no"].map(str::to_owned));
+        }
+        let authority = authority.map(|authority| authority.pem.clone());
+        let mut redis = Self { wire: None, bus, child: None, port, folder, args, authority };
         redis.run().await;
         Some(redis)
     }
@@ -45,30 +85,14 @@ impl Redis {
         let file = folder.path().join("sentinel.conf");
         std::fs::write(&file, config).unwrap();
         let args = vec![file.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
-        let mut redis = Self { wire: None, bus: None, child: None, port, folder, args };
+        let mut redis = Self { wire: None, bus: None, child: None, port, folder, args, authority: None };
         redis.run().await;
         Some(redis)
     }
 
     /// A node of a cluster to be.
     pub async fn node() -> Option<Self> {
-        super::peer::installed("redis-server")?;
-        let (port, bus, folder) = (Port::claim(), Port::claim(), TempDir::new().unwrap());
-        let bus_port = bus.addr().port().to_string();
-        let args = [
-            "--save",
-            "",
-            "--cluster-enabled",
-            "yes",
-            "--cluster-node-timeout",
-            "1000",
-            "--cluster-port",
-            &bus_port,
-        ];
-        let args = args.map(str::to_owned).to_vec();
-        let mut redis = Self { wire: None, bus: Some(bus), child: None, port, folder, args };
-        redis.run().await;
-        Some(redis)
+        Self::made(&NODE, Some(Port::claim()), None).await
     }
 
     /// Where nodes of a cluster talk to each other.
@@ -84,10 +108,15 @@ impl Redis {
     pub async fn run(&mut self) {
         let port = self.port.addr().port().to_string();
         let log = self.folder.path().join("redis.log");
+        let ports = match self.authority {
+            Some(_) => ["--port", "0", "--tls-port", &port].to_vec(),
+            None => ["--port", &port].to_vec(),
+        };
         // A file comes first, if there is one.
         let child = Command::new("redis-server")
             .args(&self.args)
-            .args(["--bind", "127.0.0.1", "--port", &port])
+            .args(["--bind", "127.0.0.1"])
+            .args(ports)
             .args(["--logfile", log.to_str().unwrap()])
             .current_dir(self.folder.path())
             .stdout(Stdio::null())
@@ -117,7 +146,11 @@ impl Redis {
     /// What `redis-cli` prints.
     pub fn cli(&self, args: &[&str]) -> String {
         let port = self.port.addr().port().to_string();
-        let output = Command::new("redis-cli").args(["-p", &port]).args(args).output().expect("redis-cli");
+        let ca = self.folder.path().join("ca-cert");
+        let tls = ["--tls", "--cacert", ca.to_str().unwrap()];
+        let tls = if self.authority.is_some() { &tls[..] } else { &[] };
+        let output =
+            Command::new("redis-cli").args(["-p", &port]).args(tls).args(args).output().expect("redis-cli");
         assert!(output.status.success(), "redis-cli {args:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
@@ -126,7 +159,17 @@ impl Redis {
     pub fn in_use(&self, settings: &mut Settings) {
         settings.unset("sessions.file");
         let addr = self.wire.as_ref().map_or(self.port.addr(), |wire| wire.addr);
-        settings.set("sessions.redis.url", &format!("'redis://{addr}/0'"));
+        match self.bus {
+            Some(_) => settings.set("sessions.redis.cluster", &format!("['{addr}']")),
+            None => {
+                let scheme = if self.authority.is_some() { "rediss" } else { "redis" };
+                settings.set("sessions.redis.url", &format!("'{scheme}://{addr}/0'"));
+            }
+        }
+        if let Some(authority) = &self.authority {
+            settings.set("sessions.redis.ca_file", "'redis.ca'");
+            settings.file("redis.ca", authority.as_bytes());
+        }
     }
 
     /// Gateways reach it by a wire that can be cut.
