@@ -1,5 +1,6 @@
 """What tests/deploy/kubernetes asks about rendered manifests; each command says what is wrong and exits 1."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -22,7 +23,7 @@ OVERRIDES = [
 
 # What the operator or another release brings.
 SERVICES_ELSEWHERE = {("engine", 10022)}
-SECRETS_ELSEWHERE = {"postern-secrets", "postern-tls", "postern-users", "users", "api-tls"}
+SECRETS_ELSEWHERE = {"postern-secrets", "postern-tls", "postern-users", "postern-redis", "users", "api-tls"}
 CLAIMS_ELSEWHERE = {"sessions"}
 GATEWAYS_ELSEWHERE = {"edge"}
 
@@ -448,7 +449,7 @@ def agrees_with_the_pod(doc, spec, container, toml, faults):
             faults.append(f"{label(doc)}: {kind} does not ask the admin listener")
     replicas = doc["spec"].get("replicas", 2)
     stored = toml.get("sessions", {}).get("file", "")
-    if replicas > 1 and "adopt" not in toml.get("sessions", {}):
+    if replicas > 1 and not {"adopt", "redis"} & toml.get("sessions", {}).keys():
         faults.append(f"{label(doc)}: {replicas} replicas share no sessions")
     writable = [m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")]
     if stored and not any(f"{at}/" in stored for at in writable):
@@ -466,10 +467,14 @@ def running(path, program, secrets):
         said = main.parent.parent / "said"
         # With a wrong configuration there may be no such table; that is postern's to say.
         listen = [name for name in LISTENERS if name in whole(main).get("listen", {})]
+        shared = whole(main).get("sessions", {}).get("redis")
         for _ in range(3):  # a port that was free may be taken meanwhile
-            at = dict(zip(listen, free_addresses(len(listen))))
+            *listens, store = free_addresses(len(listen) + 1)
+            at = dict(zip(listen, listens))
             moved = {f"POSTERN_LISTEN__{name.upper()}": address for name, address in at.items()}
-            with open(said, "w") as log, subprocess.Popen(
+            if shared:
+                moved["POSTERN_SESSIONS__REDIS__URL"] = shared["url"].replace("redis:6379", store.replace("127.0.0.1", "localhost"))
+            with redis(shared, store, secrets), open(said, "w") as log, subprocess.Popen(
                 [program, "run", "--config", main],
                 env={**env, **moved, "POSTERN_LIMITS__DRAIN_DELAY": "0s"},
                 stdout=log,
@@ -488,6 +493,28 @@ def running(path, program, secrets):
         return []
 
     each_postern(path, secrets, look)
+
+
+@contextlib.contextmanager
+def redis(shared, address, secrets):
+    """The Redis that a configuration names, with the user that README.md makes there and no other; none: nothing."""
+    if not shared:
+        yield
+        return
+    secrets, port = pathlib.Path(secrets), address.rsplit(":", 1)[1]
+    with tempfile.TemporaryDirectory() as folder:
+        (acl,) = (line.split("ACL SETUSER ", 1)[1] for line in open("README.md") if "ACL SETUSER" in line)
+        users = pathlib.Path(folder, "users.acl")
+        users.write_text("user default off\nuser " + acl.replace("PASSWORD", (secrets / "password").read_text()))
+        tls = ["--port", "0", "--tls-port", port, "--tls-auth-clients", "no"]
+        tls += ["--tls-cert-file", secrets / "tls.crt", "--tls-key-file", secrets / "tls.key", "--tls-ca-cert-file", secrets / "ca.crt"]
+        command = ["redis-server", "--save", "", "--aclfile", users, "--dir", folder, "--bind", "127.0.0.1"]
+        command += tls if shared["url"].startswith("rediss:") else ["--port", port]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            try:
+                yield
+            finally:
+                process.kill()
 
 
 def free_addresses(count):

@@ -47,11 +47,12 @@ drain_timeout = "{{ .Values.drain.timeout }}s"
 {{- if .Values.users.existingSecret -}}
 [directory]
 file = "../users/users.toml"
-
-[sessions]
-file = "/var/lib/postern/sessions.db"
+{{- else -}}
+{{- if .Values.redis.url -}}
+# Users and sessions are the engine's. What ends at the engine goes on here for at most `revalidate`.
 {{- else -}}
 # Users and sessions are the engine's. What ends at another replica or at the engine goes on here for at most `revalidate`.
+{{- end }}
 [directory]
 webitel = { url = {{ .Values.engine.url | toJson }} }
 {{- if ne .Values.mode "sidecar" }}
@@ -59,13 +60,30 @@ webitel = { url = {{ .Values.engine.url | toJson }} }
 [login]
 answers = "engine"
 {{- end }}
+{{- end }}
 
+{{ if .Values.redis.url -}}
+[sessions.redis]
+url = {{ .Values.redis.url | toJson }}
+{{- if .Values.redis.existingSecret }}
+username = {{ .Values.redis.username | toJson }}
+password_file = "../redis/password"
+{{- end }}
+{{- if .Values.redis.caFromSecret }}
+ca_file = "../redis/ca.crt"
+{{- end }}
+max_stale = {{ .Values.redis.maxStale | toJson }}
+{{- else -}}
 [sessions]
-{{- if eq .Values.mode "sidecar" }}
+{{- if .Values.users.existingSecret }}
+file = "/var/lib/postern/sessions.db"
+{{- else if eq .Values.mode "sidecar" }}
 file = "/var/lib/postern/sessions.db"   # lives as long as the pod
 {{- else }}
 file = ""
 {{- end }}
+{{- end }}
+{{- if not .Values.users.existingSecret }}
 
 [sessions.adopt]
 url = {{ .Values.engine.url | toJson }}
@@ -73,7 +91,7 @@ revalidate = {{ .Values.engine.revalidate | toJson }}
 {{- if ne .Values.mode "sidecar" }}
 max_lookups_per_second = 500
 {{- end }}
-{{- end -}}
+{{- end }}
 {{- end -}}
 
 {{- define "postern.routes.toml" -}}

@@ -84,7 +84,12 @@
       mountPath: /etc/postern/users
       readOnly: true
     {{- end }}
-    {{- if or .Values.users.existingSecret $sidecar }}
+    {{- if .Values.redis.existingSecret }}
+    - name: postern-redis
+      mountPath: /etc/postern/redis
+      readOnly: true
+    {{- end }}
+    {{- if or (include "postern.onVolume" .) (and $sidecar (not .Values.redis.url)) }}
     - name: postern-sessions
       mountPath: /var/lib/postern
     {{- end }}

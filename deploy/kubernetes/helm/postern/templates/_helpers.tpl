@@ -27,6 +27,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if has .Values.mode (list "standalone" "sidecar") }}true{{ end -}}
 {{- end -}}
 
+{{/* Whether sessions are on a volume of one replica: "true" or nothing. */}}
+{{- define "postern.onVolume" -}}
+{{- if and .Values.users.existingSecret (not .Values.redis.url) }}true{{ end -}}
+{{- end -}}
+
 {{/* The ports of a mode, but for the admin's: name, number of the container, number of the Service. */}}
 {{- define "postern.ports" -}}
 {{- if include "postern.endsTls" . }}
@@ -43,10 +48,16 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* What the schema cannot say. */}}
 {{- define "postern.check" -}}
-{{- if .Values.users.existingSecret }}
+{{- if include "postern.onVolume" . }}
 {{- if or .Values.hpa.enabled (gt (int .Values.replicaCount) 1) }}
-{{- fail "users.existingSecret keeps sessions on a volume of one replica: set replicaCount to 1 and hpa.enabled to false" }}
+{{- fail "users.existingSecret keeps sessions on a volume of one replica: set replicaCount to 1 and hpa.enabled to false, or name a Redis in redis.url" }}
 {{- end }}
+{{- end }}
+{{- if and .Values.redis.existingSecret (not .Values.redis.url) }}
+{{- fail "redis.existingSecret stands without redis.url" }}
+{{- end }}
+{{- if and .Values.redis.caFromSecret (not (and .Values.redis.existingSecret (hasPrefix "rediss://" .Values.redis.url))) }}
+{{- fail "redis.caFromSecret needs redis.existingSecret and a redis.url that begins with rediss://" }}
 {{- end }}
 {{- if and (not (include "postern.endsTls" .)) (not .Values.trustedProxies) (not .Values.config.postern) (not .Values.config.existingConfigMap) }}
 {{- fail "trustedProxies must name the network of the ingress's pods: an authorizer answers nobody else" }}
