@@ -20,6 +20,7 @@ use super::exchanges::{Count, Exchanges};
 use super::gathered::{Outlet, gather};
 use super::io::{ClientIo, Reading, Seen};
 use super::patience::{Patience, Verdict};
+use super::resting::{Berth, Moored, Resting};
 use super::taken::Taken;
 use super::{Handler, Limits};
 use crate::peer::Peer;
@@ -61,13 +62,26 @@ where
     H: Handler,
 {
     let Setting { handler, peer, limits, draining, admission } = setting;
-    let io = ClientIo::http1(stream, admission);
+    let mut io = Box::new(ClientIo::http1(stream, admission));
     let seen = io.seen();
     let exchanges = Exchanges::new(handler, peer, seen.clone()).closing(draining.clone());
-    let watch = Watch::new(&limits, &draining, exchanges.count(), seen);
-    let service = service_fn(move |request| exchanges.answer(request));
-    let connection = http1_builder(&limits).serve_connection(TokioIo::new(io), service).with_upgrades();
-    watch.over(Http1(connection)).await;
+    let mut watch = Watch::new(Patience::new(&limits, true), &draining, exchanges.count(), seen);
+    let (exchanges, berth) = (Rc::new(exchanges), Berth::new());
+    loop {
+        let mut resting = Resting::new(io);
+        let Some(()) = watch.over(&mut resting).await else { return };
+        let Some(woken) = resting.woken() else { return };
+        let answering = Rc::clone(&exchanges);
+        let service = service_fn(move |request| answering.answer(request));
+        let moored = TokioIo::new(Moored::new(woken, Arc::clone(&berth)));
+        let connection = http1_builder(&limits).serve_connection(moored, service).with_upgrades();
+        // Boxed: with its request's future it is what is large of a connection.
+        let mut active = Box::new(Http1 { connection, berth: Arc::clone(&berth), asked: false });
+        watch.over(&mut *active).await;
+        drop(active);
+        let Some(back) = berth.take() else { return };
+        io = back;
+    }
 }
 
 /// Serves HTTP/2 until the connection ends.
@@ -80,12 +94,12 @@ where
     let io = ClientIo::http2(stream, admission);
     let seen = io.seen();
     let exchanges = Exchanges::new(handler, peer, seen.clone());
-    let watch = Watch::new(&limits, &draining, exchanges.count(), seen);
+    let mut watch = Watch::new(Patience::new(&limits, false), &draining, exchanges.count(), seen);
     // Boxed: hyper moves a stream's future several times on its way to a task, and this one is large.
     let service = service_fn(move |request| Box::pin(exchanges.answer(request)));
     let (io, outlet) = gather(io);
     let connection = http2_builder(&limits).serve_connection(TokioIo::new(io), service);
-    watch.over(Http2(pin!(connection), outlet)).await;
+    watch.over(&mut Http2(pin!(connection), outlet)).await;
 }
 
 /// Answers are written from one flat buffer: with headers and small bodies that is cheaper than `writev`, and
@@ -146,13 +160,19 @@ trait Connection {
     const TELLS_WHAT_WAS_TAKEN: bool;
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
     fn graceful_shutdown(&mut self);
+    /// To end when it is at rest, if it can.
+    fn ask_to_rest(&mut self) {}
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-struct Http1<C>(C);
+struct Http1<C, T> {
+    connection: C,
+    berth: Arc<Berth<T>>,
+    asked: bool,
+}
 
-impl<S, B, I> Connection for Http1<http1::UpgradeableConnection<I, S>>
+impl<S, B, I, T> Connection for Http1<http1::UpgradeableConnection<I, S>, T>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -162,11 +182,29 @@ where
     const TELLS_WHAT_WAS_TAKEN: bool = false;
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.0).poll(cx).map_err(Error::from)
+        let ended = Pin::new(&mut self.connection).poll(cx).map_err(Error::from);
+        if std::mem::take(&mut self.asked) && self.berth.has_it() { Poll::Ready(Ok(())) } else { ended }
     }
 
     fn graceful_shutdown(&mut self) {
-        Pin::new(&mut self.0).graceful_shutdown();
+        Pin::new(&mut self.connection).graceful_shutdown();
+    }
+
+    fn ask_to_rest(&mut self) {
+        self.berth.want();
+        self.asked = true;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection for Resting<S> {
+    const TELLS_WHAT_WAS_TAKEN: bool = false;
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_first(cx).map_err(Error::from)
+    }
+
+    fn graceful_shutdown(&mut self) {
+        self.end();
     }
 }
 
@@ -207,30 +245,32 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(limits: &Limits, draining: &Rc<Draining>, count: Rc<Count>, seen: Arc<Seen>) -> Self {
-        Self { patience: Patience::new(limits), drain: draining.listener(), draining: false, count, seen }
+    fn new(patience: Patience, draining: &Rc<Draining>, count: Rc<Count>, seen: Arc<Seen>) -> Self {
+        Self { patience, drain: draining.listener(), draining: false, count, seen }
     }
 
-    async fn over<C: Connection>(mut self, mut connection: C) {
-        std::future::poll_fn(|cx| self.poll(cx, &mut connection)).await;
+    /// Until the connection has come to its end. None: it is to be dropped before that.
+    async fn over<C: Connection>(&mut self, connection: &mut C) -> Option<()> {
+        std::future::poll_fn(|cx| self.poll(cx, connection)).await
     }
 
-    fn poll<C: Connection>(&mut self, cx: &mut Context<'_>, connection: &mut C) -> Poll<()> {
+    fn poll<C: Connection>(&mut self, cx: &mut Context<'_>, connection: &mut C) -> Poll<Option<()>> {
         loop {
             // First, so that a request that is there already is served although the drain has started.
             if let Poll::Ready(ended) = connection.poll_end(cx) {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended");
                 }
-                return Poll::Ready(());
+                return Poll::Ready(Some(()));
             }
             if self.must_end(cx, C::TELLS_WHAT_WAS_TAKEN) {
                 connection.graceful_shutdown();
                 continue;
             }
             match ready!(self.patience.poll(cx, &self.count, &self.seen)) {
+                Verdict::Rest => connection.ask_to_rest(),
                 Verdict::CloseGracefully => connection.graceful_shutdown(),
-                Verdict::Drop => return Poll::Ready(()),
+                Verdict::Drop => return Poll::Ready(None),
             }
         }
     }

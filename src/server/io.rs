@@ -72,8 +72,12 @@ pub(super) struct ClientIo<S> {
     seen: Arc<Seen>,
     /// None: HTTP/2, whose frames need no following.
     framing: Option<RequestFraming>,
+    /// Read before hyper was there.
+    early: Vec<u8>,
     /// An error answer of our own that stands for hyper's; what is left of it.
     answer: Vec<u8>,
+    /// Something was written and not flushed since.
+    unsent: bool,
     lingered: usize,
     _admission: Admission,
 }
@@ -85,7 +89,21 @@ impl<S> ClientIo<S> {
 
     pub(super) fn http2(stream: S, admission: Admission) -> Self {
         let seen = Arc::default();
-        Self { stream, seen, framing: None, answer: Vec::new(), lingered: 0, _admission: admission }
+        let (early, answer) = (Vec::new(), Vec::new());
+        Self { stream, seen, framing: None, early, answer, unsent: false, lingered: 0, _admission: admission }
+    }
+
+    /// Has these bytes be read once more.
+    pub(super) fn read_again(&mut self, bytes: &[u8]) {
+        self.early = bytes.to_vec();
+    }
+
+    /// Whether the client has had every answer and no request of it has begun: what speaks HTTP on it holds nothing then
+    /// that is not here too.
+    pub(super) fn has_nothing_left(&self) -> bool {
+        let is_between = self.framing.as_ref().is_some_and(|framing| framing.position() == Position::Between);
+        let is_over = self.early.is_empty() && self.answer.is_empty() && !self.unsent;
+        is_between && is_over && !self.seen.upgraded.load(Relaxed)
     }
 
     pub(super) fn seen(&self) -> Arc<Seen> {
@@ -121,6 +139,11 @@ impl<S> ClientIo<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.early.is_empty() {
+            let now = this.early.len().min(buf.remaining());
+            buf.put_slice(this.early.drain(..now).as_slice());
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         if !this.is_broken() {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
@@ -138,6 +161,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.unsent = true;
         if this.answer.is_empty() && this.framing.is_some() {
             this.answer = own::in_place_of(buf).unwrap_or_default();
         }
@@ -155,7 +179,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        this.unsent = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -179,7 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        this.unsent = true;
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 }
 

@@ -19,6 +19,7 @@ mod own;
 mod patience;
 pub mod proxy_protocol;
 mod reception;
+mod resting;
 mod taken;
 pub mod tls;
 mod wellformed;
@@ -28,6 +29,8 @@ pub mod worker;
 mod scene;
 #[cfg(test)]
 mod scenes;
+#[cfg(test)]
+mod scenes_rest;
 #[cfg(test)]
 mod scenes_tls;
 

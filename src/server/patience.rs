@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Limits;
 use super::exchanges::Count;
 use super::io::{Reading, Seen};
+use super::resting;
 use crate::deadline::Deadline;
 
 /// How long a client that says nothing is still listened to when the drain starts: its request may be on its way.
@@ -34,6 +35,8 @@ enum Phase {
 /// What to do with a client that was waited for long enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
+    /// Let go of what is held for a request: the next may be long in coming.
+    Rest,
     /// End in good order: nothing is on its way.
     CloseGracefully,
     /// Just end.
@@ -47,11 +50,16 @@ pub(super) struct Patience {
     phase: Phase,
     deadline: Deadline,
     told_to_end: bool,
+    /// Whether it can rest, and how much of `idle` is left then.
+    rests: bool,
+    left: Duration,
 }
 
 impl Patience {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, rests: bool) -> Self {
         Self {
+            rests,
+            left: Duration::ZERO,
             header_read: limits.header_read_timeout,
             idle: limits.idle_timeout,
             phase: Phase::Busy,
@@ -69,13 +77,21 @@ impl Patience {
                 // Left armed: to let it pass once in vain is cheaper than to disarm it at each request.
                 Phase::Busy => {}
                 Phase::Head(_) => self.deadline.arm(self.header_read),
-                Phase::Idle(_) => self.deadline.arm(self.idle),
+                Phase::Idle(_) => {
+                    let first = if self.rests { self.idle.min(resting::AFTER) } else { self.idle };
+                    self.left = self.idle.saturating_sub(first);
+                    self.deadline.arm(first);
+                }
                 Phase::Farewell => self.deadline.arm(FAREWELL),
             }
         }
         ready!(self.deadline.poll_passed(cx));
         match self.phase {
             Phase::Busy => Poll::Pending,
+            Phase::Idle(_) if !self.left.is_zero() => {
+                self.deadline.arm(std::mem::take(&mut self.left));
+                Poll::Ready(Verdict::Rest)
+            }
             Phase::Idle(_) => {
                 self.told_to_end = true;
                 Poll::Ready(Verdict::CloseGracefully)
