@@ -1,10 +1,13 @@
 //! Secrets and what is kept of them. Keys and tokens are kept and compared as SHA-256 hashes only (contract
 //! section 4); what must be kept whole (signing keys, TOTP secrets) is a `secrecy` box, which cannot be printed.
 
+mod recalled;
+
 use aws_lc_rs::{constant_time, digest};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+pub use recalled::{Hashes, Tag};
 pub use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 /// SHA-256 of a session's key: the session's identity in memory, on disk and, as hex, in admin answers.

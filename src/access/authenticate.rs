@@ -1,5 +1,5 @@
-//! Credentials become a principal (contract section 4, Credentials). The hot path is a known session: two hashes and
-//! one look-up; every other token is read on the cold path below it. What an engine must be asked is [`super::adoption`]'s.
+//! Credentials become a principal (contract section 4, Credentials). The hot path is a known session: two hashes, remembered
+//! or computed, and one look-up; every other token is read on the cold path below it. What an engine must be asked is [`super::adoption`]'s.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::Reason;
 use super::credentials::{Credential, Presented};
 use super::permit::Principal;
 use crate::clock::UnixMillis;
-use crate::secret::{KeyHash, TokenHash};
+use crate::secret::{Hashes, KeyHash, Tag, TokenHash};
 use crate::session::Session;
 use crate::session::adopter::Adopter;
 use crate::session::domain_tokens::KnownToken;
@@ -58,16 +58,28 @@ impl Authenticator {
         now: UnixMillis,
     ) -> Result<Principal, Unauthenticated> {
         let token = presented.token.as_ref().ok_or(Reason::NoToken)?;
-        let session = self.session(presented.key.as_ref());
-        match session.as_ref().filter(|s| is_token_of(token, s)) {
-            Some(session) => live(session, now).map(Principal::Session),
-            None => self.without_session(token, presented.key.is_some(), session.is_some(), now),
+        match self.session(presented.key.as_ref(), token) {
+            Some((session, true)) => live(&session, now).map(Principal::Session),
+            other => self.without_session(token, presented.key.is_some(), other.is_some(), now),
         }
     }
 
-    /// The session that a key names, whatever the token.
-    fn session(&self, key: Option<&Credential<'_>>) -> Option<Arc<Session>> {
-        self.sessions.get(&KeyHash::of(key?.text()?))
+    /// The session that a key names, and whether the token is its own.
+    fn session(&self, key: Option<&Credential<'_>>, token: &Credential<'_>) -> Option<(Arc<Session>, bool)> {
+        let key = key?.text()?;
+        let tag = token.text().and_then(|token| Tag::of(key, token));
+        if let Some(hashes) = tag.and_then(Tag::recall) {
+            let session = self.sessions.get(&hashes.key)?;
+            let is_its = hashes.token.matches(&session.token);
+            return Some((session, is_its));
+        }
+        let id = KeyHash::of(key);
+        let session = self.sessions.get(&id)?;
+        let is_its = is_token_of(token, &session);
+        if let Some(tag) = tag.filter(|_| is_its) {
+            tag.remember(Hashes { key: id, token: session.token });
+        }
+        Some((session, is_its))
     }
 
     /// The cold path: the token is not that of the key's session.
