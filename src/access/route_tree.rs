@@ -80,7 +80,7 @@ impl RouteTree {
     fn search(&self, at: usize, rest: &str, takes: &impl Fn(&Entry) -> bool) -> Option<&Entry> {
         let node = self.nodes.get(at)?;
         if !rest.is_empty() {
-            let (segment, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            let (segment, rest) = segment::first(rest);
             let children = [self.literal(node, segment), node.any];
             if let Some(found) = children.into_iter().flatten().find_map(|c| self.search(c, rest, takes)) {
                 return Some(found);

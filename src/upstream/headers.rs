@@ -342,7 +342,7 @@ fn put_joined(out: &mut impl Sink, name: &HeaderName, headers: &HeaderMap, betwe
 
 fn add_forwarded(onward: &Onward<'_>, out: &mut impl Sink) {
     let peer = onward.peer;
-    let told = |name: &HeaderName| onward.headers.get(name).filter(|_| peer.trusted);
+    let told = |name: &HeaderName| if peer.trusted { onward.headers.get(name) } else { None };
     if peer.trusted {
         let mut chain = Vec::with_capacity(48);
         for line in onward.headers.get_all(&X_FORWARDED_FOR) {

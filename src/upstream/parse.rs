@@ -4,8 +4,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use httparse::{EMPTY_HEADER, ParserConfig};
-use memchr::memchr_iter;
+use httparse::ParserConfig;
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use super::headers;
@@ -48,9 +48,11 @@ pub(super) fn head(buf: &mut BytesMut, method: &Method) -> Result<Option<Head>, 
     if buf.first().is_some_and(|b| *b != b'H') {
         return Err(Broken("no HTTP"));
     }
-    let mut fields = [EMPTY_HEADER; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut fields);
-    let len = match ParserConfig::default().parse_response(&mut parsed, buf) {
+    // Not written before they are parsed: there are five of them, not all that there may be.
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = ParserConfig::default();
+    let len = match config.parse_response_with_uninit_headers(&mut parsed, buf, &mut fields) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) if buf.len() > MAX_HEAD => return Err(Broken("head too long")),
         Ok(httparse::Status::Partial) => return Ok(None),
@@ -94,7 +96,9 @@ impl Span {
 }
 
 fn has_bare_line_end(head: &[u8]) -> bool {
-    memchr_iter(b'\n', head).any(|at| at.checked_sub(1).and_then(|before| head.get(before)) != Some(&b'\r'))
+    // All of them, whatever the first says: a loop without a way out is one of many bytes at a time.
+    let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
+    pairs.fold(head.first() == Some(&b'\n'), |bare, (before, b)| bare | ((*b == b'\n') & (*before != b'\r')))
 }
 
 /// The fields as they are read, and what they say of the connection.
