@@ -339,9 +339,9 @@ fn question<'r>(path: CanonicalPath, head: &'r Parts, exchange: &Exchange) -> Ac
 
 /// Less the credentials. That of a login is none: it carries the code of the second factor.
 fn logged_query(live: &Live, uri: &Uri) -> Option<String> {
+    let query = uri.query()?;
     let own = CanonicalPath::of(uri).ok().and_then(|path| live.access.own_path(&path));
-    let query = uri.query().filter(|_| own != Some(OwnPath::Login));
-    query.map(|query| credentials::without(query, &live.access.names).into_owned())
+    (own != Some(OwnPath::Login)).then(|| credentials::without(query, &live.access.names).into_owned())
 }
 
 /// Refused as well: an absolute-form target whose authority is not the Host.

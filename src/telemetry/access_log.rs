@@ -12,12 +12,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A buffer is handed to the writer at this size, or when [`FLUSH_EVERY`] has passed.
-const BUFFER: usize = 16 * 1024;
+/// A buffer is handed to the writer at this size, or when [`FLUSH_EVERY`] has passed. Each costs the writer a turn of the
+/// processor and a system call: about a hundred lines share them.
+const BUFFER: usize = 64 * 1024;
+/// The last line of a buffer stands in its rest, most of the time.
+const ROOM: usize = BUFFER + 4 * 1024;
 /// How long a line may wait for others.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
 /// Buffers that may wait for the writer, over all threads: 16 MiB.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 256;
 
 /// The writer's end. Lives as long as the program; [`AccessLog::finish`] writes what is left.
 pub struct AccessLog {
@@ -89,6 +92,9 @@ impl LineBuffer {
     /// Adds the line that `write` puts at the end of the buffer.
     pub fn add(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut pending = self.pending.borrow_mut();
+        if pending.bytes.capacity() == 0 {
+            pending.bytes.reserve(ROOM);
+        }
         write(&mut pending.bytes);
         pending.lines += 1;
         if pending.bytes.len() >= BUFFER {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::access_log::LineBuffer;
 use super::ids::Ids;
-use super::json::Line;
+use super::json::{Line, key};
 use super::label::Label;
 use super::metrics::{Ended, NO_ROUTE, ThreadMetrics};
 use super::spans;
@@ -58,7 +58,7 @@ impl Scribe {
             let time = jiff::Timestamp::from_millisecond(now).map(|time| format!("{time:.3}"));
             *written = (now, time.unwrap_or_default());
         }
-        line.text("time", Some(&*written.1).filter(|time| !time.is_empty()));
+        line.text(key!("time"), Some(&*written.1).filter(|time| !time.is_empty()));
     }
 
     /// The ids of a request, and its trace where it is to be recorded.
@@ -250,28 +250,28 @@ impl Exchange {
     fn write(&self, facts: &Facts, took: Duration, out: &mut Vec<u8>) {
         let mut line = Line::begin(out);
         self.scribe.write_time(&mut line);
-        line.text("request_id", Some(self.ids.request()))
-            .text("trace_id", Some(self.ids.trace()))
-            .plain("client", self.client)
-            .text("method", Some(self.method.as_str()))
-            .text("path", Some(facts.target.as_ref().map_or("", PathAndQuery::path)))
-            .text("query", facts.query.as_deref())
-            .text("route", self.route.get().map(|route| &**route))
-            .number("status", self.status.get())
-            .number("bytes_in", self.bytes_in.get())
-            .number("bytes_out", self.bytes_out.get())
-            .number("duration_ms", Millis(took))
-            .text("upstream", self.server.borrow().as_deref());
+        line.text(key!("request_id"), Some(self.ids.request()))
+            .text(key!("trace_id"), Some(self.ids.trace()))
+            .address(key!("client"), self.client)
+            .text(key!("method"), Some(self.method.as_str()))
+            .text(key!("path"), Some(facts.target.as_ref().map_or("", PathAndQuery::path)))
+            .text(key!("query"), facts.query.as_deref())
+            .text(key!("route"), self.route.get().map(|route| &**route))
+            .number(key!("status"), self.status.get())
+            .number(key!("bytes_in"), self.bytes_in.get())
+            .number(key!("bytes_out"), self.bytes_out.get())
+            .millis(key!("duration_ms"), took)
+            .text(key!("upstream"), self.server.borrow().as_deref());
         if let Some(took) = self.latency.get() {
-            line.number("upstream_ms", Millis(took));
+            line.millis(key!("upstream_ms"), took);
         }
-        line.text("user", facts.user.as_ref().map(UserName::as_str))
-            .text("domain", facts.user.as_ref().and_then(UserName::domain))
-            .text("role", facts.role.as_ref().map(RoleName::as_str))
-            .text("resource", facts.resource.as_deref())
-            .text("permission", facts.permission)
-            .text("decision", self.decision.get().map(Decision::as_str))
-            .text("reason", self.reason.get());
+        line.text(key!("user"), facts.user.as_ref().map(UserName::as_str))
+            .text(key!("domain"), facts.user.as_ref().and_then(UserName::domain))
+            .text(key!("role"), facts.role.as_ref().map(RoleName::as_str))
+            .text(key!("resource"), facts.resource.as_deref())
+            .text(key!("permission"), facts.permission)
+            .text(key!("decision"), self.decision.get().map(Decision::as_str))
+            .text(key!("reason"), self.reason.get());
         line.end();
     }
 }
@@ -305,16 +305,6 @@ impl Drop for Exchange {
         if let Some(trace) = &self.trace {
             trace.tell(self.told(facts.map(RefCell::into_inner).as_ref()));
         }
-    }
-}
-
-/// Milliseconds with three digits.
-struct Millis(Duration);
-
-impl std::fmt::Display for Millis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
     }
 }
 
