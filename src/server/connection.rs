@@ -18,7 +18,7 @@ use super::admission::Admission;
 use super::draining::{DrainListener, Draining};
 use super::exchanges::{Count, Exchanges};
 use super::gathered::{Outlet, gather};
-use super::io::{ClientIo, Reading, Seen};
+use super::io::{ClientIo, Reading, Seen, Tear};
 use super::patience::{Patience, Verdict};
 use super::taken::Taken;
 use super::{Handler, Limits};
@@ -57,11 +57,11 @@ pub(super) struct Setting<H> {
 /// Serves HTTP/1.1 until the connection ends or is upgraded.
 pub(super) async fn serve_http1<S, H>(stream: S, setting: Setting<H>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Tear + Unpin + Send + 'static,
     H: Handler,
 {
     let Setting { handler, peer, limits, draining, admission } = setting;
-    let io = ClientIo::http1(stream, admission);
+    let io = ClientIo::http1(stream, admission, handler.own_fields());
     let seen = io.seen();
     let exchanges = Exchanges::new(handler, peer, seen.clone()).closing(draining.clone());
     let watch = Watch::new(&limits, &draining, exchanges.count(), seen);
@@ -73,7 +73,7 @@ where
 /// Serves HTTP/2 until the connection ends.
 pub(super) async fn serve_http2<S, H>(stream: S, setting: Setting<H>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Tear + Unpin + Send + 'static,
     H: Handler,
 {
     let Setting { handler, peer, limits, draining, admission } = setting;
