@@ -202,7 +202,17 @@ pub(super) fn around(calls: Router, gate: LiveGate) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(gate, admit))
-        .layer(map_response(async |response: Response| dressed(response)))
+        .layer(map_response(async |response: Response| dressed(in_our_words(response))))
+}
+
+/// What the library refuses by itself (a body that is too large) is told as every other refusal is.
+fn in_our_words(response: Response) -> Response {
+    let status = response.status();
+    let is_told = single(response.headers(), &CONTENT_TYPE).is_none_or(|kind| *kind == "application/json");
+    if is_told || !status.is_client_error() {
+        return response;
+    }
+    Refusal::new(status, status.canonical_reason().unwrap_or("The call is refused")).into_response()
 }
 
 async fn admit(State(gate): State<LiveGate>, request: Request, next: Next) -> Response {

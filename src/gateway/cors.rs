@@ -6,6 +6,7 @@ use http::header::{
     ACCESS_CONTROL_MAX_AGE, InvalidHeaderValue, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `[cors]`; absent: no CORS headers at all.
@@ -25,6 +26,7 @@ pub struct Cors {
     methods: HeaderValue,
     headers: HeaderValue,
     max_age: HeaderValue,
+    text: Arc<str>,
 }
 
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
@@ -37,12 +39,31 @@ impl Cors {
         let every = settings.allow_origins.iter().any(|o| o == "*");
         let listed =
             || settings.allow_origins.iter().map(|o| HeaderValue::from_str(o)).collect::<Result<_, _>>();
-        Ok(Self {
+        let mut cors = Self {
             origins: if every { None } else { Some(listed()?) },
             methods: HeaderValue::from_str(&settings.allow_methods.join(", "))?,
             headers: HeaderValue::from_str(&settings.allow_headers.join(", "))?,
             max_age: HeaderValue::from(settings.max_age.as_secs()),
-        })
+            text: Arc::from(""),
+        };
+        cors.text = cors.written();
+        Ok(cors)
+    }
+
+    /// What an answer to nobody in particular carries, as lines of a head, each with its end: for a request that could not
+    /// be read, and whose origin is not known.
+    #[must_use]
+    pub fn as_text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    fn written(&self) -> Arc<str> {
+        let mut fields = HeaderMap::new();
+        self.apply(None, &mut fields);
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes()))
+        };
+        fields.iter().map(line).collect::<String>().into()
     }
 
     /// Puts the headers on an answer to a request with this `Origin`. An origin that is not allowed gets none that

@@ -164,7 +164,9 @@ pub fn is_introduction(text: &[u8]) -> bool {
 
 /// None for anything that is not an introduction in one way.
 fn introduction(text: &[u8], client: IpAddr) -> Option<Introduction> {
-    let Message { func, args } = serde_json::from_slice(text).ok()?;
+    // A text message is UTF-8 (RFC 6455 section 5.6), also where the reader would skip a field unseen.
+    let text = std::str::from_utf8(text).ok()?;
+    let Message { func, args } = serde_json::from_str(text).ok()?;
     if func != "auth" {
         return None;
     }
@@ -246,5 +248,18 @@ mod tests {
         ] {
             assert_eq!(kind(&text), "none", "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_no_utf8_is_none_wherever_it_stands() {
+        for bytes in [
+            &b"{\"exec-func\":\"auth\",\"exec-args\":{\"token\":\"t\"},\"x\":\"\xff\"}"[..],
+            b"{\"exec-func\":\"auth\",\"exec-args\":{\"token\":\"t\",\"x\":\"\xed\xa0\x80\"}}",
+        ] {
+            assert!(!is_introduction(bytes), "{bytes:?}");
+        }
+        assert!(is_introduction(
+            b"{\"exec-func\":\"auth\",\"exec-args\":{\"token\":\"t\"},\"x\":\"\xc3\xbc\"}"
+        ));
     }
 }

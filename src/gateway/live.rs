@@ -2,6 +2,7 @@
 //! Sessions, the login throttle and the hashing threads live outside of it.
 
 use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderValue};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -60,6 +61,13 @@ pub struct About {
 }
 
 impl Live {
+    /// What every answer carries, to a request with this `Origin`.
+    pub fn dress(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
+        if let Some(cors) = &self.cors {
+            cors.apply(origin, answer);
+        }
+    }
+
     /// The role that a session has by this configuration; none: it ends. That of an engine's session is the engine's
     /// to say, as long as an engine is named.
     #[must_use]

@@ -19,7 +19,9 @@ impl LoginBody {
     /// # Errors
     /// What is wrong, for the client.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(bytes).map_err(|error| format!("The body is no login: {error}"))
+        // All of it: of a field that is ignored the reader would skip the bytes unseen.
+        let text = std::str::from_utf8(bytes).map_err(|_| "The body is no UTF-8".to_owned())?;
+        serde_json::from_str(text).map_err(|error| format!("The body is no login: {error}"))
     }
 }
 
@@ -190,6 +192,15 @@ mod tests {
         }
         assert!(read("{\"username\":\"a\",\n \"password\":}").unwrap_err().contains("line 2"));
         assert!(read(r#"{"password":5}"#).unwrap_err().contains("password must be a string"));
+    }
+
+    #[test]
+    fn what_is_no_utf8_is_no_json_wherever_it_stands() {
+        for bytes in
+            [&b"{\"x\":\"\xff\"}"[..], b"{\"\xc3\":1}", b"{\"username\":\"\xed\xa0\x80\"}", b"{}\xff"]
+        {
+            assert!(LoginBody::read(bytes).is_err(), "{bytes:?}");
+        }
     }
 
     #[test]

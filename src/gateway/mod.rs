@@ -104,16 +104,20 @@ impl Handler for Gateway {
             }
         };
         let mut answer = answered.unwrap_or_else(|rejection| refuse(rejection, &exchange));
-        if let Some(cors) = &live.cors {
-            cors.apply(origin.as_ref(), answer.headers_mut());
-        }
+        live.dress(origin.as_ref(), answer.headers_mut());
         exchange.status.set(answer.status().as_u16());
         answer.map(|body| body.held(exchange, place))
     }
 
     fn panicked(&self) -> Response<AnswerBody> {
-        let ids = Ids::of(&HeaderMap::new(), false);
-        Rejection::Internal.into_response(&ids).map(AnswerBody::own)
+        let mut answer = Rejection::Internal.into_response(&Ids::of(&HeaderMap::new(), false));
+        // The request is gone, and with it its origin.
+        self.live.current().live.dress(None, answer.headers_mut());
+        answer.map(AnswerBody::own)
+    }
+
+    fn own_fields(&self) -> Option<Arc<str>> {
+        self.live.current().live.cors.as_ref().map(|cors| Arc::clone(cors.as_text()))
     }
 }
 
@@ -121,10 +125,8 @@ impl Gateway {
     #[must_use]
     pub fn new(shared: Arc<Shared>, scribe: Rc<Scribe>) -> Self {
         let live = ThreadLiveCell::new(Arc::clone(&shared.live));
-        let own = OwnRoutes {
-            login: Label::of(OwnPath::Login.as_str()),
-            logout: Label::of(OwnPath::Logout.as_str()),
-        };
+        let label = |path: OwnPath| Label::of(path.as_str());
+        let own = OwnRoutes { login: label(OwnPath::Login), logout: label(OwnPath::Logout) };
         Self { shared, live, scribe, own }
     }
 
@@ -167,7 +169,7 @@ impl Gateway {
             }
             None => {
                 let question = question(path, head, exchange);
-                if asks_for_websocket(&head.method, &head.headers)
+                if asks_for_websocket(head)
                     && let Some(guarded) = thread.access.guarded(&question)
                 {
                     let opening = self.open_guarded(thread, guarded, (head, body), (peer, exchange));

@@ -18,7 +18,7 @@ use super::admission::Admission;
 use super::draining::{DrainListener, Draining};
 use super::exchanges::{Count, Exchanges};
 use super::gathered::{Outlet, gather};
-use super::io::{ClientIo, Reading, Seen};
+use super::io::{ClientIo, Reading, Seen, Tear};
 use super::patience::{Patience, Verdict};
 use super::resting::{Berth, Moored, Resting};
 use super::taken::Taken;
@@ -58,11 +58,11 @@ pub(super) struct Setting<H> {
 /// Serves HTTP/1.1 until the connection ends or is upgraded.
 pub(super) async fn serve_http1<S, H>(stream: S, setting: Setting<H>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Tear + Unpin + Send + 'static,
     H: Handler,
 {
     let Setting { handler, peer, limits, draining, admission } = setting;
-    let mut io = Box::new(ClientIo::http1(stream, admission));
+    let mut io = Box::new(ClientIo::http1(stream, admission, handler.own_fields()));
     let seen = io.seen();
     let exchanges = Exchanges::new(handler, peer, seen.clone()).closing(draining.clone());
     let mut watch = Watch::new(Patience::new(&limits, true), &draining, exchanges.count(), seen);
@@ -87,7 +87,7 @@ where
 /// Serves HTTP/2 until the connection ends.
 pub(super) async fn serve_http2<S, H>(stream: S, setting: Setting<H>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Tear + Unpin + Send + 'static,
     H: Handler,
 {
     let Setting { handler, peer, limits, draining, admission } = setting;
@@ -166,7 +166,7 @@ trait Connection {
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-struct Http1<C, T> {
+struct Http1<C, T: Tear> {
     connection: C,
     berth: Arc<Berth<T>>,
     asked: bool,
@@ -178,6 +178,7 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    T: Tear,
 {
     const TELLS_WHAT_WAS_TAKEN: bool = false;
 
@@ -196,7 +197,7 @@ where
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection for Resting<S> {
+impl<S: AsyncRead + AsyncWrite + Tear + Unpin> Connection for Resting<S> {
     const TELLS_WHAT_WAS_TAKEN: bool = false;
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

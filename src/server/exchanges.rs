@@ -2,8 +2,8 @@
 //! answer's body.
 
 use bytes::Bytes;
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -93,6 +93,9 @@ impl<H: Handler> Exchanges<H> {
         }
         let (handler, peer, seen) = (self.handler.clone(), self.peer.clone(), self.seen.clone());
         let draining = self.draining.clone();
+        // hyper's HTTP/1 leaves a body away where none may be; its HTTP/2 sends it, which ends the stream for the client.
+        let is_bodiless = request.version() == Version::HTTP_2 && request.method() == Method::HEAD;
+        let ends_by_close = request.version() == Version::HTTP_10;
         async move {
             // Awaited where it is made: in a variable of its own it would have its place twice.
             let handled = PanicBoundary { inner: handler.handle(request, peer) }.await;
@@ -107,8 +110,19 @@ impl<H: Handler> Exchanges<H> {
             if misframed || !switches && draining.is_some_and(|draining| draining.is_announced()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| AnswerBody { body, open }))
+            if is_bodiless {
+                tell_length(&mut response);
+            }
+            let torn = ends_by_close.then_some(seen);
+            Ok(response.map(|body| AnswerBody { body, open, is_bodiless, torn }))
         }
+    }
+}
+
+/// The length that the same answer to a GET would have (RFC 9110 section 8.6), where it is known.
+fn tell_length<B: Body>(response: &mut Response<B>) {
+    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
     }
 }
 
@@ -140,6 +154,10 @@ pin_project! {
         #[pin]
         body: B,
         open: Open,
+        // None of it is sent: the answer to a HEAD.
+        is_bodiless: bool,
+        // Where the end of the connection may be the end of the body (HTTP/1.0): told when the body breaks off.
+        torn: Option<Arc<Seen>>,
     }
 }
 
@@ -151,13 +169,17 @@ impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let polled = self.project().body.poll_frame(cx);
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        if let (Poll::Ready(Some(Err(_))), Some(seen)) = (&polled, this.torn) {
+            seen.tear();
+        }
         note(if polled.is_ready() { Awaited::Client } else { Awaited::Answer });
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_bodiless || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

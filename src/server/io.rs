@@ -3,12 +3,16 @@
 //! Lives inside hyper and, after an upgrade, wherever the upgraded stream is taken, so it is `Send` and holds
 //! what must last as long as the socket: the place among `limits.max_connections` and the drain guard.
 
+use socket2::SockRef;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::admission::Admission;
 use super::framing::{Position, RequestFraming};
@@ -25,6 +29,7 @@ pub(super) struct Seen {
     /// 0: no fault.
     fault_at: AtomicU32,
     upgraded: AtomicBool,
+    torn: AtomicBool,
 }
 
 /// How far the client's bytes have come.
@@ -61,13 +66,37 @@ impl Seen {
         self.upgraded.store(true, Relaxed);
     }
 
+    /// What was sent is not whole, and the end of the connection must not look like the end of it.
+    pub(super) fn tear(&self) {
+        self.torn.store(true, Relaxed);
+    }
+
     fn set(&self, reading: Reading) {
         self.position.store(reading as u8, Relaxed);
     }
 }
 
+/// A stream that can be ended so that its peer sees a fault.
+pub(super) trait Tear {
+    /// The socket is reset when it is closed.
+    fn tear(&self);
+}
+
+impl Tear for TcpStream {
+    fn tear(&self) {
+        // Without it the peer sees a plain end: all that can be said has been said.
+        let _: io::Result<()> = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Tear for TlsStream<TcpStream> {
+    fn tear(&self) {
+        self.get_ref().0.tear();
+    }
+}
+
 /// One client's connection.
-pub(super) struct ClientIo<S> {
+pub(super) struct ClientIo<S: Tear> {
     stream: S,
     seen: Arc<Seen>,
     /// None: HTTP/2, whose frames need no following.
@@ -76,21 +105,39 @@ pub(super) struct ClientIo<S> {
     early: Vec<u8>,
     /// An error answer of our own that stands for hyper's; what is left of it.
     answer: Vec<u8>,
+    own_fields: Option<Arc<str>>,
     /// Something was written and not flushed since.
     unsent: bool,
     lingered: usize,
     _admission: Admission,
 }
 
-impl<S> ClientIo<S> {
-    pub(super) fn http1(stream: S, admission: Admission) -> Self {
-        Self { framing: Some(RequestFraming::default()), ..Self::http2(stream, admission) }
+impl<S: Tear> ClientIo<S> {
+    /// `own_fields`: lines that the answers carry which stand for hyper's.
+    pub(super) fn http1(stream: S, admission: Admission, own_fields: Option<Arc<str>>) -> Self {
+        Self::new(stream, Some(RequestFraming::default()), (admission, own_fields))
     }
 
     pub(super) fn http2(stream: S, admission: Admission) -> Self {
-        let seen = Arc::default();
-        let (early, answer) = (Vec::new(), Vec::new());
-        Self { stream, seen, framing: None, early, answer, unsent: false, lingered: 0, _admission: admission }
+        Self::new(stream, None, (admission, None))
+    }
+
+    fn new(
+        stream: S,
+        framing: Option<RequestFraming>,
+        (_admission, own_fields): (Admission, Option<Arc<str>>),
+    ) -> Self {
+        Self {
+            stream,
+            seen: Arc::default(),
+            framing,
+            early: Vec::new(),
+            answer: Vec::new(),
+            own_fields,
+            unsent: false,
+            lingered: 0,
+            _admission,
+        }
     }
 
     /// Has these bytes be read once more.
@@ -136,7 +183,15 @@ impl<S> ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
+impl<S: Tear> Drop for ClientIo<S> {
+    fn drop(&mut self) {
+        if self.seen.torn.load(Relaxed) {
+            self.stream.tear();
+        }
+    }
+}
+
+impl<S: AsyncRead + Tear + Unpin> AsyncRead for ClientIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.early.is_empty() {
@@ -158,12 +213,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+impl<S: AsyncRead + AsyncWrite + Tear + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.unsent = true;
         if this.answer.is_empty() && this.framing.is_some() {
-            this.answer = own::in_place_of(buf).unwrap_or_default();
+            this.answer = own::in_place_of(buf, this.own_fields.as_deref()).unwrap_or_default();
         }
         if this.answer.is_empty() {
             return Pin::new(&mut this.stream).poll_write(cx, buf);
@@ -212,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> ClientIo<S> {
+impl<S: AsyncRead + Tear + Unpin> ClientIo<S> {
     /// Reads to the end, or until enough was read. The connection's task bounds the time.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [0; 4096];

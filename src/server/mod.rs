@@ -41,6 +41,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::peer::{ListenerKind, Peer, TrustedProxies};
@@ -58,6 +59,11 @@ pub trait Handler: 'static {
 
     /// The answer in place of one whose making panicked.
     fn panicked(&self) -> Response<Self::Body>;
+
+    /// Lines of the head, each with its end, for answers to what is no request and is not handed out.
+    fn own_fields(&self) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// `[listen]`: the listeners that carry traffic. The admin listener is `admin`'s.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::io::ClientIo;
+use super::io::{ClientIo, Tear};
 
 /// How long after an answer. Shorter would cost busy clients; to come back costs two allocations.
 pub(super) const AFTER: Duration = Duration::from_millis(500);
@@ -26,12 +26,12 @@ const FIRST: usize = 2048;
 pub(super) static RESTED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// Where a stream is put that is taken out of hyper.
-pub(super) struct Berth<S> {
+pub(super) struct Berth<S: Tear> {
     wanted: AtomicBool,
     io: Mutex<Option<Box<ClientIo<S>>>>,
 }
 
-impl<S> Berth<S> {
+impl<S: Tear> Berth<S> {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { wanted: AtomicBool::new(false), io: Mutex::new(None) })
     }
@@ -57,12 +57,12 @@ impl<S> Berth<S> {
 }
 
 /// A stream as hyper has it. None: it was taken out, and this is dropped next.
-pub(super) struct Moored<S> {
+pub(super) struct Moored<S: Tear> {
     io: Option<Box<ClientIo<S>>>,
     berth: Arc<Berth<S>>,
 }
 
-impl<S> Moored<S> {
+impl<S: Tear> Moored<S> {
     pub(super) fn new(io: Box<ClientIo<S>>, berth: Arc<Berth<S>>) -> Self {
         Self { io: Some(io), berth }
     }
@@ -75,7 +75,7 @@ impl<S> Moored<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Moored<S> {
+impl<S: AsyncRead + Tear + Unpin> AsyncRead for Moored<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -91,7 +91,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Moored<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Moored<S> {
+impl<S: AsyncRead + AsyncWrite + Tear + Unpin> AsyncWrite for Moored<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.io()?.poll_write(cx, buf)
     }
@@ -119,12 +119,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Moored<S> {
 }
 
 /// A stream that waits for its client.
-pub(super) struct Resting<S> {
+pub(super) struct Resting<S: Tear> {
     io: Box<ClientIo<S>>,
     ends: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Resting<S> {
+impl<S: AsyncRead + AsyncWrite + Tear + Unpin> Resting<S> {
     pub(super) fn new(io: Box<ClientIo<S>>) -> Self {
         Self { io, ends: false }
     }

@@ -4,9 +4,10 @@
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::SessionRecord;
@@ -20,6 +21,9 @@ use crate::secret::KeyHash;
 /// The largest number of changes in one transaction: bounds how long the first of them waits.
 const BATCH: usize = 1024;
 
+/// How long whoever asked waits for a disk that takes its time: a client would give up, and send the same again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// One change of the file.
 pub(super) enum Write {
     Put(SessionRecord),
@@ -30,12 +34,26 @@ pub(super) enum Write {
     RemoveToken(String),
 }
 
+impl Write {
+    /// At the start all that has expired is one change, and nobody waits for an answer yet.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::RemoveExpired(_) => Duration::MAX,
+            Self::Put(_) | Self::Remove(_) | Self::Bar(_) | Self::PutToken(_) | Self::RemoveToken(_) => {
+                PATIENCE
+            }
+        }
+    }
+}
+
 /// Sends changes to the thread. Dropping it waits until all of them are carried out.
 pub(super) struct Writer {
     path: PathBuf,
     /// None only while it is dropped.
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Somebody was not waited for any longer.
+    is_slow: Arc<AtomicBool>,
     #[cfg(test)]
     commits: Arc<AtomicU64>,
 }
@@ -48,7 +66,9 @@ struct Job {
 impl Writer {
     pub(super) fn start(connection: Connection, path: &Path) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
-        let mut work = Work { connection, path: path.to_owned(), commits: Arc::default() };
+        let is_slow = Arc::<AtomicBool>::default();
+        let slow = Arc::clone(&is_slow);
+        let mut work = Work { connection, path: path.to_owned(), is_slow: slow, commits: Arc::default() };
         #[cfg(test)]
         let commits = Arc::clone(&work.commits);
         let thread =
@@ -57,14 +77,17 @@ impl Writer {
             path: path.to_owned(),
             jobs: Some(jobs),
             thread: Some(thread),
+            is_slow,
             #[cfg(test)]
             commits,
         })
     }
 
-    /// Asks for a change. It takes its place in the order of changes now, whether or not the future is polled.
+    /// Asks for a change. It takes its place in the order of changes now, whether or not the future is polled. An error
+    /// after [`PATIENCE`] leaves open whether it is carried out.
     pub(super) fn ask(&self, write: Write) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
+        let (patience, is_slow) = (write.patience(), Arc::clone(&self.is_slow));
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job { write, answer }).is_ok());
         let path = self.path.clone();
         async move {
@@ -72,7 +95,11 @@ impl Writer {
             if !sent {
                 return Err(stopped());
             }
-            answered.await.unwrap_or_else(|_| Err(stopped()))
+            let Ok(answer) = tokio::time::timeout(patience, answered).await else {
+                tell_slow(&path, &is_slow);
+                return Err(fault(&path, "its disk takes too long"));
+            };
+            answer.unwrap_or_else(|_| Err(stopped()))
         }
     }
 
@@ -110,9 +137,20 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
     }
 }
 
+/// Once until the disk is itself again.
+fn tell_slow(path: &Path, is_slow: &AtomicBool) {
+    if !is_slow.swap(true, Ordering::Relaxed) {
+        tracing::error!(
+            file = %path.display(), to_do = "look after the disk: what else writes to it, and the system's log",
+            "the sessions file takes too long to be written: logins and logouts are answered 503 until it does not"
+        );
+    }
+}
+
 struct Work {
     connection: Connection,
     path: PathBuf,
+    is_slow: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
 }
 
@@ -124,6 +162,9 @@ impl Work {
             let result = self.commit(&batch);
             self.tell(works, result.as_ref().err());
             works = result.is_ok();
+            if works && self.is_slow.swap(false, Ordering::Relaxed) {
+                tracing::info!(file = %self.path.display(), "the sessions file has been written");
+            }
             let result = result.map_err(|e| e.to_string());
             for job in batch {
                 // Whoever asked may have gone away; the change is carried out all the same.

@@ -1,6 +1,8 @@
 //! From a permitted request to an answer: a server is chosen, a connection found or opened, the request sent; and sent
 //! elsewhere only while nothing of it can have been processed.
 
+mod over_h2c;
+
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode, Version};
@@ -17,7 +19,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::balance::{Balancer, NoServer};
 use super::body::{Running, UpstreamBody};
 use super::conn::{Connection, Staged};
-use super::h2c::{self, H2cBody, H2cFault, H2cSender, OutBody};
 use super::head::{self, Target};
 use super::headers::{self, Onward, Policy};
 use super::http1::{Call, Fault, Limits};
@@ -214,17 +215,25 @@ impl LocalGroup {
         e: io::Error,
     ) -> Result<(), ForwardError> {
         ask.note_unreachable(lane, &self.shared);
+        if self.next_is_none(ask, tried, lane) {
+            return Err(ForwardError::Unreachable(Some(e)));
+        }
+        tried.last = Some(e);
+        Ok(())
+    }
+
+    /// Whether the request may not be sent to another server than this one: all were tried, or as many as may be.
+    fn next_is_none(&self, ask: &Ask<'_>, tried: &mut Tried, lane: &Rc<Lane>) -> bool {
         tried.add(lane);
         let is_last = tried.count() > self.shared.settings.retries as usize;
         if is_last || self.lanes().iter().all(|lane| tried.has(lane)) {
-            return Err(ForwardError::Unreachable(Some(e)));
+            return true;
         }
         let is_granted = self.budget.spend(monotonic());
         if let Some(exchange) = ask.exchange {
             exchange.retried(&lane.label, if is_granted { "sent" } else { "over_budget" });
         }
-        tried.last = Some(e);
-        if is_granted { Ok(()) } else { Err(ForwardError::Unreachable(tried.last.take())) }
+        !is_granted
     }
 
     /// An idle connection (`true`), or a new one.
@@ -268,68 +277,6 @@ impl LocalGroup {
             Err(_) => lane.connect_failed(),
         }
         result
-    }
-
-    async fn send_h2c<B>(&self, ask: &Ask<'_>, body: B) -> Result<Response<UpstreamBody<B>>, ForwardError>
-    where
-        B: Body<Data = Bytes> + Unpin + 'static,
-    {
-        let out = OutBody::new(
-            (body, ask.version),
-            ask.policy.clone(),
-            ask.exchange.cloned(),
-            ask.context.body_timeout,
-        );
-        let request = h2c::request(&ask.target, (&**ask.policy, &ask.onward), out);
-        let mut request = request.ok_or(ForwardError::RequestBody)?;
-        let (mut watch, mut tried) = (ask.watch(), Tried::default());
-        loop {
-            let lane = self.pick(&mut tried, monotonic())?;
-            let load = Load::on(&lane);
-            let mut sender = match self.h2c_sender(&lane).await {
-                Ok(sender) => sender,
-                Err(NoConnection::Busy) => return Err(ForwardError::Busy),
-                Err(NoConnection::Failed(e)) => {
-                    self.failed(ask, &mut tried, &lane, e)?;
-                    continue;
-                }
-            };
-            let sent = monotonic();
-            match h2c::send(&mut sender, request, self.limits(ask.context), &mut watch).await {
-                Ok(answer) => {
-                    ask.note_answer(&lane, Some(sent));
-                    let (parts, incoming) = answer.into_parts();
-                    let mut response = Response::new(UpstreamBody::h2c(H2cBody { incoming, watch, load }));
-                    *response.status_mut() = parts.status;
-                    *response.headers_mut() = h2c::answer_headers(parts.headers);
-                    return Ok(response);
-                }
-                Err(H2cFault::Failed(e)) => {
-                    ask.note_failure(&lane, &self.shared, &e);
-                    return Err(e);
-                }
-                Err(H2cFault::Unsent(back)) => {
-                    lane.h2c.replace(None);
-                    request = *back;
-                    self.failed(ask, &mut tried, &lane, io::ErrorKind::ConnectionAborted.into())?;
-                }
-            }
-        }
-    }
-
-    /// An open connection, or a new one.
-    async fn h2c_sender(&self, lane: &Lane) -> Result<H2cSender, NoConnection> {
-        let known = lane.h2c.borrow().clone();
-        if let Some(sender) = known.filter(|s| !s.is_closed()) {
-            return Ok(sender);
-        }
-        let slot = self.slot().await.ok_or(NoConnection::Busy)?;
-        let Stream::Tcp(tcp) = self.connect(lane).await.map_err(NoConnection::Failed)? else {
-            return Err(NoConnection::Failed(io::ErrorKind::Unsupported.into()));
-        };
-        let sender = h2c::open(tcp, slot).await.map_err(NoConnection::Failed)?;
-        lane.h2c.replace(Some(sender.clone()));
-        Ok(sender)
     }
 }
 

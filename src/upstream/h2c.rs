@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::cell::Cell;
+use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -101,6 +102,8 @@ pub(super) struct Progress {
 pub(super) enum H2cFault {
     /// Never sent: it may be sent elsewhere.
     Unsent(Box<Request<OutBody>>),
+    /// Sent, and refused before anything of it was processed (RFC 9113 section 8.7).
+    Refused,
     Failed(ForwardError),
 }
 
@@ -120,6 +123,7 @@ pub(super) async fn send(
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {
             return Poll::Ready(result.map_err(|mut e| match e.take_message() {
                 Some(request) => H2cFault::Unsent(Box::new(request)),
+                None if is_refused(e.error()) => H2cFault::Refused,
                 None => H2cFault::Failed(fault(&progress)),
             }));
         }
@@ -140,6 +144,18 @@ pub(super) async fn send(
     })
     .await
     .inspect(|_| progress.answered.set(true))
+}
+
+/// Whether the server said that it did not look at the request: it has as many as it wants.
+fn is_refused(error: &hyper::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn fault(progress: &Progress) -> ForwardError {

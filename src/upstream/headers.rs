@@ -6,7 +6,8 @@ pub(super) mod identity;
 mod tests;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method};
+use http::request::Parts;
+use http::{HeaderMap, Method, Version};
 use std::borrow::Cow;
 
 use crate::access::Scope;
@@ -306,8 +307,10 @@ pub(super) fn upgrade_asked<'a>(method: &Method, headers: &'a HeaderMap) -> Opti
 
 /// Whether a request asks for a WebSocket: the upgrade that `forward_guarded` takes.
 #[must_use]
-pub fn asks_for_websocket(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::GET && upgrade_asked(method, headers).is_some() && is_websocket(headers)
+pub fn asks_for_websocket(head: &Parts) -> bool {
+    // Of HTTP/1.0 an upgrade is ignored (RFC 9110 section 7.8): a request like any other.
+    let could_switch = head.method == Method::GET && head.version == Version::HTTP_11;
+    could_switch && upgrade_asked(&head.method, &head.headers).is_some() && is_websocket(&head.headers)
 }
 
 /// Whether the client asks to upgrade to a WebSocket and to nothing else (RFC 6455 section 4.1).

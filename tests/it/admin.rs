@@ -213,3 +213,11 @@ async fn the_dashboard_takes_script_and_style_from_itself_alone() {
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     }
 }
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_in_json() {
+    let (_upstream, gateway) = usual().await;
+    let body = " ".repeat(100 << 10);
+    let ask = Ask::post("/domains/example.org/tokens").header("Content-Type", "application/json").body(body);
+    gateway.admin_ask(ask).await.assert_error(413);
+}

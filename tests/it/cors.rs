@@ -66,6 +66,22 @@ async fn every_answer_carries_the_headers_errors_too() {
     }
 }
 
+/// What hyper refuses by itself too: a browser would show no status of a 431 without them.
+#[tokio::test]
+async fn a_request_that_cannot_be_read_is_answered_with_them_as_well() {
+    let (_upstream, gateway) = configured(any_origin).await;
+    let head = format!("GET /me/x HTTP/1.1\r\nHost: localhost\r\nOrigin: {ORIGIN}\r\n");
+    for (status, rest) in [(431, format!("A: {}\r\n", "b".repeat(40_000))), (400, "B : c\r\n".to_owned())] {
+        let answer = gateway.try_raw(format!("{head}{rest}\r\n")).await.unwrap();
+        answer.assert_error(status);
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{}", answer.head.text());
+        assert!(varies(&answer).contains(&"origin".to_owned()), "{}", answer.head.text());
+    }
+    let (_upstream, gateway) = usual().await;
+    let answer = gateway.try_raw(format!("{head}B : c\r\n\r\n")).await.unwrap();
+    assert!(!answer.assert_error(400).head.text().contains("access-control"), "{}", answer.head.text());
+}
+
 #[tokio::test]
 async fn an_upstreams_own_headers_are_replaced_and_its_vary_is_kept() {
     let (_upstream, gateway) = configured(|settings| {

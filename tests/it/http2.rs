@@ -215,3 +215,73 @@ async fn an_https_server_of_another_name_is_not_trusted() {
     gateway.ask(Ask::get("/up/echo").with(&session)).await.assert_refusal(502, "Bad gateway");
     upstream.assert_untouched();
 }
+
+/// hyper's HTTP/2 would send what is refused to a HEAD with its body, and every client takes that for a broken stream.
+#[tokio::test]
+async fn a_refused_head_has_no_body_but_its_length() {
+    let (upstream, gateway, session) = admin().await;
+    let mut client = H2Client::connect(&gateway).await;
+    for (path, session, status) in [
+        ("/up/echo", None, 401),
+        ("/nothing", Some(&session), 403),
+        ("/up/a%2fb", Some(&session), 400),
+        ("/login", None, 405),
+    ] {
+        let head = client.ask(request("HEAD", path, session, Frames::empty())).await;
+        let get = client.ask(request("GET", path, session, Frames::empty())).await;
+        assert_eq!((head.status, head.body.len()), (status, 0), "{path}");
+        assert_eq!(head.headers["content-length"], get.body.len().to_string(), "{path}");
+        assert!(head.headers.contains_key("x-request-id"), "{path}");
+    }
+    upstream.assert_untouched();
+}
+
+/// An h2c server that resets streams with REFUSED_STREAM: all, or none.
+async fn refusing(refuses: bool) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = ::h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if refuses {
+                        respond.send_reset(::h2::Reason::REFUSED_STREAM);
+                    } else {
+                        let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                        body.send_data(Bytes::from_static(b"taken"), true).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (url, task)
+}
+
+/// RFC 9113 section 8.7: nothing of such a stream was processed.
+#[tokio::test]
+async fn a_stream_that_an_h2c_server_refuses_is_sent_elsewhere_or_503() {
+    let ((full, first), (free, second)) = (refusing(true).await, refusing(false).await);
+    for (servers, statuses) in
+        [(format!("['{full}']"), [503, 503]), (format!("['{full}', '{free}']"), [200, 503])]
+    {
+        let gateway = TestGateway::run(Prepared::new(|settings| {
+            settings.set("upstreams.engine.servers", &servers);
+            settings.set("upstreams.engine.balance", "'round_robin'");
+        }))
+        .await;
+        let session = gateway.login("admin").await;
+        for _ in 0..4 {
+            let got = gateway.ask(Ask::get("/up/x").with(&session)).await;
+            assert_eq!(got.status, statuses[0], "{servers}: {}", got.brief());
+            assert!(got.status == 200 || got.header("retry-after").is_some(), "{}", got.brief());
+            // Its body has gone with the first try.
+            let posted = gateway.ask(Ask::post("/up/x").with(&session).body("hello")).await;
+            assert!([200, statuses[1]].contains(&posted.status), "{servers}: {}", posted.brief());
+        }
+        assert!(gateway.metric("postern_upstream_requests_total", &["refused"]).await >= 1.0);
+        assert!(gateway.metric("postern_upstream_ejections_total", &[]).await == 0.0, "it does not fail");
+    }
+    first.abort();
+    second.abort();
+}

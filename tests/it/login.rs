@@ -200,6 +200,8 @@ async fn a_body_that_is_no_object_of_strings_is_400() {
         b"{'username':'a','password':'b'}",
         b"{\"username\":\"\xff\xfe\",\"password\":\"b\"}",
         b"{\"username\":\"a\n\",\"password\":\"b\"}",
+        b"{\"x\":\"\xff\",\"username\":\"a\",\"password\":\"b\"}",
+        b"{\"username\":\"a\",\"password\":\"b\",\"x\":{\"y\":[\"\xc3\"]}}",
         b"{\"username\":\"\\ud800\",\"password\":\"b\"}",
         b"{\"username\":5,\"password\":\"b\"}",
         b"{\"username\":[\"100@example.org\"],\"password\":\"b\"}",

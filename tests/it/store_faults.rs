@@ -134,6 +134,129 @@ async fn a_full_disk_is_borne() {
     assert!(gateway.output().contains("make room on its file system"), "{}", gateway.output());
 }
 
+/// `strace` between the gateway and the system, for the calls that the sessions file alone is written by.
+struct Meddler(std::process::Child);
+
+impl Meddler {
+    /// Whether it is installed, and may trace.
+    fn is_there() -> bool {
+        let tried = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
+        tried.is_ok_and(|tried| tried.status.success())
+    }
+
+    fn attach(gateway: &TestGateway, calls: &str, injected: &str) -> Self {
+        let log = gateway.folder().join("strace.log");
+        let mut strace = Command::new("strace");
+        strace.args([
+            "-f",
+            "-qq",
+            "-e",
+            &format!("trace={calls}"),
+            "-e",
+            &format!("inject={calls}:{injected}"),
+        ]);
+        strace.arg("-p").arg(gateway.pid().as_raw_nonzero().to_string()).arg("-o").arg(&log);
+        Self(strace.stderr(std::process::Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        // It lets go of what it traces; killed outright it would leave it stopped for a moment more.
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let _ = self.0.wait();
+    }
+}
+
+const LEFT_OUT: &str = "strace is not installed or may not trace: this scene was left out";
+
+#[tokio::test]
+async fn a_file_system_that_has_become_read_only_is_borne() {
+    let (_upstream, mut gateway) = configured(|_| {}).await;
+    if !Meddler::is_there() {
+        println!("{LEFT_OUT}");
+        return;
+    }
+    let meddler = std::cell::Cell::new(None);
+    let break_it = |g: &TestGateway| meddler.set(Some(Meddler::attach(g, "pwrite64", "error=EROFS")));
+    writes_fail(&mut gateway, break_it, |_| drop(meddler.take())).await;
+}
+
+/// Who waits is told so in time, who is known goes on at once, and what was acknowledged before is there.
+#[tokio::test]
+async fn a_disk_that_takes_too_long_is_borne() {
+    let (_upstream, mut gateway) = configured(|_| {}).await;
+    let (stays, leaves) = (gateway.login("100").await, gateway.login("100").await);
+    if !Meddler::is_there() {
+        println!("{LEFT_OUT}");
+        return;
+    }
+    let meddler = Meddler::attach(&gateway, "fdatasync,fsync", "delay_enter=20000000");
+    let is_traced = || !gateway.proc_file("status").contains("TracerPid:\t0\n");
+    until("the gateway to be traced", || is_traced().then_some(())).await;
+    let began = std::time::Instant::now();
+    let login = gateway.ask(Ask::login("200@example.org", PASSWORD));
+    let others = async {
+        let mut slowest = std::time::Duration::ZERO;
+        for _ in 0..50 {
+            let asked = std::time::Instant::now();
+            assert!(gateway.knows(&stays).await);
+            slowest = slowest.max(asked.elapsed());
+        }
+        slowest
+    };
+    let (login, slowest) = tokio::join!(login, others);
+    login.assert_error(503);
+    assert!(login.header("retry-after").is_some(), "{}", login.brief());
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(slowest < std::time::Duration::from_secs(2), "a check waited for the disk: {slowest:?}");
+    gateway.ask(Ask::post("/logout").with(&leaves)).await.assert_error(503);
+    assert!(gateway.knows(&stays).await && !gateway.knows(&leaves).await, "a logout acts here at once");
+    assert!(gateway.output().contains("takes too long to be written"), "{}", gateway.output());
+    drop(meddler);
+    until_async("logins to work again", || async {
+        gateway.ask(Ask::login("200@example.org", PASSWORD)).await.status == 200
+    })
+    .await;
+    let new = gateway.login("200").await;
+    until_async("the end to be stored", || async {
+        let rows = Connection::open(stored_at(&gateway)).unwrap();
+        let of_user = "SELECT count(*) FROM sessions WHERE user = '100@example.org'";
+        rows.query_row(of_user, [], |row| row.get(0)) == Ok(1)
+    })
+    .await;
+    gateway.kill9();
+    gateway.restart().await;
+    assert!(gateway.knows(&stays).await && gateway.knows(&new).await && !gateway.knows(&leaves).await);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_read_only_is_told_at_the_start() {
+    let mut disk = None;
+    let (_upstream, mut gateway) = gateway(|prepared| {
+        disk = Disk::mount(&prepared.folder.path().join("disk"));
+        prepared.settings.set("sessions.file", "'disk/sessions.db'");
+    })
+    .await;
+    let Some(disk) = disk else {
+        println!("nothing can be mounted here: this scene was left out");
+        return;
+    };
+    let session = gateway.login("100").await;
+    assert_eq!(gateway.terminate().await, 0);
+    let remount = |how: &str| {
+        let options = format!("remount,{how}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&disk.0).status().unwrap().success());
+    };
+    remount("ro");
+    let (code, said) = gateway.refuses_to_start().await;
+    assert!(code == 1 && said.contains("sessions.db"), "{code}: {said}");
+    remount("rw");
+    gateway.restart().await;
+    assert!(gateway.knows(&session).await);
+}
+
 #[tokio::test]
 async fn a_lock_of_another_program_is_borne() {
     let (_upstream, mut gateway) = configured(|_| {}).await;

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::support::tls::Offer;
+use crate::support::wait::within;
 use crate::support::wire::Wire;
 use crate::support::{Ask, Session, TestGateway, configured, h2};
 
@@ -116,6 +118,31 @@ async fn a_client_of_http_1_0_gets_no_chunks() {
         } else {
             assert!(!complete, "{answer:?}");
         }
+        server.abort();
+    }
+}
+
+/// What has no length and no chunks ends with the connection: of a cut one that is reset, or TLS is not ended.
+#[tokio::test]
+async fn a_client_of_http_1_0_sees_that_an_answer_of_no_length_was_cut() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for (answer, complete) in [
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", true),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", false),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", false),
+    ] {
+        let (url, server) = saying(answer).await;
+        let (gateway, session) = in_front_of(&url).await;
+        let mut plain = tokio::net::TcpStream::connect(gateway.http()).await.unwrap();
+        plain.write_all(old_get(&session).as_bytes()).await.unwrap();
+        let read = within("the end", plain.read_to_end(&mut Vec::new())).await;
+        assert_eq!(read.is_ok(), complete, "{answer:?}: {read:?}");
+
+        let offer = Offer { alpn: &["http/1.1"], ..Offer::default() };
+        let mut tls = gateway.authority().connect(gateway.https(), &offer).await.unwrap();
+        tls.write_all(old_get(&session).as_bytes()).await.unwrap();
+        let read = within("the end", tls.read_to_end(&mut Vec::new())).await;
+        assert_eq!(read.is_ok(), complete, "{answer:?} over TLS: {read:?}");
         server.abort();
     }
 }

@@ -212,3 +212,25 @@ async fn a_client_that_goes_away_ends_the_upstreams_side() {
     drop(socket);
     until("the upstream to see the end", || (upstream.cut_off() == 1).then_some(())).await;
 }
+
+/// RFC 9110 section 7.8: an upgrade in HTTP/1.0 is ignored. So it is a request like any other, credentials and all.
+#[tokio::test]
+async fn an_upgrade_in_http_1_0_is_ignored() {
+    let (upstream, gateway) = configured(|settings| {
+        settings
+            .route("path = '/ws'\naccess = 'authenticated'\nupstream = 'engine'\nwebsocket = 'first_frame'");
+    })
+    .await;
+    let session = gateway.login("admin").await;
+    let asked = |credentials: &str| {
+        format!(
+            "GET /ws/echo HTTP/1.0\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{credentials}\r\n"
+        )
+    };
+    gateway.try_raw(asked("")).await.unwrap().assert_refusal(401, "Invalid token");
+    upstream.assert_untouched();
+    let credentials = format!("X-Access-Token: {}\r\nX-Key: {}\r\n", session.token, session.key);
+    gateway.try_raw(asked(&credentials)).await.unwrap().assert_ok();
+    assert_eq!(upstream.only().header("upgrade"), None);
+}
