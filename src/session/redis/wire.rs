@@ -31,7 +31,7 @@ const SESSION: &[u8] = b"postern:s:";
 const HALF: usize = 16;
 
 /// About 15 sessions a set with a million of them, 150 with ten: Redis packs sets of up to 128 tightly.
-const BUCKETS: u16 = u16::MAX;
+pub(super) const BUCKETS: u16 = u16::MAX;
 
 /// The form of a session's value. One that was ended is a single 0.
 const VERSION: u8 = 1;
@@ -58,10 +58,14 @@ pub(super) fn half_of_key(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(SESSION).filter(|half| half.len() == HALF)
 }
 
-/// The set that a user's sessions are in.
-pub(super) fn bucket_key(user: &UserName) -> String {
+/// The number of the set that a user's sessions are in.
+pub(super) fn bucket(user: &UserName) -> u16 {
     let [high, low, ..] = sha256(user.as_str().as_bytes());
-    format!("postern:u:{}", u16::from_be_bytes([high, low]) % BUCKETS)
+    u16::from_be_bytes([high, low]) % BUCKETS
+}
+
+pub(super) fn bucket_key(bucket: u16) -> String {
+    format!("postern:u:{bucket}")
 }
 
 pub(super) fn failures_key(name: &str) -> String {
