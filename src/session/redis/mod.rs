@@ -241,7 +241,11 @@ impl Shared for RedisStore {
         least: usize,
         fits: Fits<'a>,
     ) -> Pending<'a, Vec<(Position, SessionRecord)>> {
-        Box::pin(self.long_call(async move |calls| listing::some(calls, after, least, fits).await))
+        Box::pin(
+            self.long_call(async move |calls| {
+                listing::some(calls, after, least, fits, listing::FEW_KEYS).await
+            }),
+        )
     }
 
     fn claim(&self, name: String, time: Duration) -> Pending<'_, bool> {

@@ -222,3 +222,29 @@ async fn pages_of_all_sessions_hold_each_once_and_those_that_redis_does_not_have
     assert!(seen.contains(&KeyHash::of("socket")));
     assert!(a.page(&Default::default(), Some("7"), 9).await.is_err());
 }
+
+/// In either way of listing, one page of seven behind the other.
+#[tokio::test]
+async fn all_sessions_stand_in_one_order_however_many_there_are() {
+    let Some(server) = Server::start() else { return };
+    let store = server.store().await;
+    for n in 0..60 {
+        store.put(record(&format!("k{n}"), &format!("u{}@d", n % 9), FAR)).await.unwrap();
+    }
+    let pages = async |few_keys| {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let fits = |record: &SessionRecord| record.user.as_str() != "u4@d";
+            let some = async |calls: &mut Connection| listing::some(calls, after, 7, &fits, few_keys).await;
+            let found = store.call(some).await.unwrap();
+            if found.is_empty() {
+                return all;
+            }
+            all.extend(found.iter().take(7).map(|(position, _)| *position));
+            after = all.last().copied();
+        }
+    };
+    let (by_sets, by_keys) = (pages(0).await, pages(u64::MAX).await);
+    assert!(by_sets.is_sorted() && by_sets.len() > 50, "{}", by_sets.len());
+    assert_eq!(by_sets, by_keys);
+}

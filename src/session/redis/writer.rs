@@ -141,16 +141,17 @@ impl Trip<'_> {
 }
 
 /// What was written to the node of this key is on a second one. A master without any replica has nobody to wait for: what
-/// it has written is as safe as it can be now.
+/// it has written is as safe as it can be now. That is asked first: WAIT would hold the connection up for all its time.
 async fn has_second(mut connection: Connection, key: Vec<u8>) -> Result<(), Fault> {
-    let wait = cmd("WAIT").arg(1).arg(u64::try_from(SECOND.as_millis()).unwrap_or(700)).clone();
-    let have: u64 = connection.ask_node_of(&key, wait).await?;
-    if have > 0 {
-        return Ok(());
-    }
     match connection.ask_node_of(&key, cmd("ROLE")).await? {
-        Role::Primary { replicas, .. } if replicas.is_empty() => Ok(()),
-        _ => Err(Fault("no replica of Redis has confirmed the write".to_owned())),
+        Role::Primary { replicas, .. } if replicas.is_empty() => return Ok(()),
+        Role::Primary { .. } => {}
+        _ => return Err(Fault("is no master".to_owned())),
+    }
+    let wait = cmd("WAIT").arg(1).arg(u64::try_from(SECOND.as_millis()).unwrap_or(700)).clone();
+    match connection.ask_node_of(&key, wait).await? {
+        0_u64 => Err(Fault("no replica of Redis has confirmed the write".to_owned())),
+        _ => Ok(()),
     }
 }
 
