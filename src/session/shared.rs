@@ -31,7 +31,7 @@ pub struct Failures {
 /// Where a session stands when a store goes through all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    pub group: u16,
+    pub group: u32,
     pub id: KeyHash,
 }
 

@@ -219,9 +219,9 @@ impl Scene {
         let at = dice.below(REPLICAS);
         let is_one_cut = self.replicas[at].is_cut;
         match dice.below(80) {
-            0..20 => self.login(at).await,
-            20..55 => self.check(at, dice).await,
-            55..71 => self.logout(at, dice).await,
+            0..26 => self.login(at).await,
+            26..62 => self.check(at, dice).await,
+            62..71 => self.logout(at, dice).await,
             71 => self.end_many(at, "user=100@example.org").await,
             72 => {
                 self.end_many(at, ["domain=example.org", "before=2100-01-01T00:00:00Z"][dice.below(2)]).await

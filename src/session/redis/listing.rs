@@ -12,9 +12,9 @@ use crate::session::shared::{Fits, Kept, Position};
 /// Keys that are gone through faster than the sets are looked at.
 pub(super) const FEW_KEYS: u64 = 50_000;
 /// Sets that are looked at in the first call: with ten million sessions they hold some thousand.
-const FEW: u16 = 16;
+const FEW: u32 = 16;
 /// And at most, where those before held little: in a cluster each is a question of its own.
-const MANY: u16 = 512;
+const MANY: u32 = 512;
 
 pub(super) async fn some(
     calls: &mut Connection,
@@ -60,7 +60,7 @@ async fn count_keys(calls: &mut Connection) -> Result<u64, Fault> {
 }
 
 /// What stands in these sets and has not expired.
-async fn halves_of(calls: &mut Connection, sets: std::ops::Range<u16>) -> Result<Vec<Vec<u8>>, Fault> {
+async fn halves_of(calls: &mut Connection, sets: std::ops::Range<u32>) -> Result<Vec<Vec<u8>>, Fault> {
     let now = Clock::system().now();
     let range = |set| cmd("ZRANGE").arg(wire::bucket_key(set)).arg(now.0).arg("+inf").arg("BYSCORE").clone();
     let mut all = Vec::new();
