@@ -15,7 +15,7 @@ use crate::identity::UserName;
 use crate::secret::KeyHash;
 use crate::session::Session;
 use crate::session::ends::Cause;
-use crate::session::filter::Filter;
+use crate::session::filter::{Filter, PageFault};
 use crate::telemetry::audit;
 
 /// Sessions on a page when nothing else is asked for, and at most.
@@ -39,15 +39,17 @@ async fn list(State(control): State<ControlCell>, RawQuery(query): RawQuery) -> 
         })?,
     }
     .min(MOST);
-    let after = asked.get("after").map(|text| {
-        KeyHash::from_hex(text)
-            .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "after must be the id of a session"))
-    });
-    let found =
-        control.sessions.page(&filter(&asked)?, after.transpose()?, limit + 1).await.map_err(stored)?;
-    let page = found.get(..limit.min(found.len())).unwrap_or_default();
-    let next = page.last().filter(|_| found.len() > limit).map(|session| session.id.to_string());
-    Ok(Json(json!({ "sessions": page.iter().map(|s| shown(s)).collect::<Vec<_>>(), "next": next })))
+    let page =
+        control.sessions.page(&filter(&asked)?, asked.get("after"), limit).await.map_err(
+            |fault| match fault {
+                PageFault::After => {
+                    Refusal::new(StatusCode::BAD_REQUEST, "after must be what next was on the page before")
+                }
+                PageFault::Store(error) => stored(error),
+            },
+        )?;
+    let sessions: Vec<_> = page.sessions.iter().map(|session| shown(session)).collect();
+    Ok(Json(json!({ "sessions": sessions, "next": page.next })))
 }
 
 fn shown(session: &Session) -> Value {

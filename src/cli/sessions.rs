@@ -13,9 +13,9 @@ use super::{tell, with_config};
 use crate::clock::{Clock, UnixMillis};
 use crate::identity::{RoleName, UserName};
 use crate::secret::{KeyHash, TokenHash};
-use crate::session::SessionRecord;
 use crate::session::adopted::Rights;
 use crate::session::store::{self, Store};
+use crate::session::{SessionRecord, SessionSettings};
 
 /// Records that are on their way to the store at once.
 const PORTION: usize = 4096;
@@ -64,6 +64,16 @@ pub(super) fn run(command: Sessions) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    let SessionSettings { file, redis, .. } = &loaded.settings.sessions;
+    if file.is_none() && redis.is_none() {
+        // An import would be lost, and an export hold nothing, while both seem to have worked.
+        tell(std::iter::once(
+            "postern sessions: sessions are kept in the gateway's memory alone; name a store by sessions.file or \
+             [sessions.redis]"
+                .to_owned(),
+        ));
+        return ExitCode::from(2);
+    }
     let done = store::open(&loaded.settings.sessions).map_err(|error| error.to_string()).and_then(|store| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -176,7 +186,6 @@ fn hex(token: &TokenHash) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::SessionSettings;
 
     fn line(key: &str) -> String {
         let (id, token) = (KeyHash::of(key), KeyHash::of("t"));

@@ -104,7 +104,8 @@ impl Value {
 /// guesses.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Entries, Vec<Fault>> {
     let (file, folder) = (path.display().to_string().into(), folder_of(path));
-    let at = |offset| Origin::in_file(&file, &folder, line_of(text, offset));
+    let ends = line_ends(text);
+    let at = |offset| Origin::in_file(&file, &folder, ends.partition_point(|end| *end < offset) + 1);
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok(entries(table.get_ref(), &at));
@@ -116,8 +117,9 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Entries, Vec<Fault>> {
     Err(errors.iter().map(fault).collect())
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes().iter().take(offset).filter(|b| **b == b'\n').count() + 1
+/// Where lines end: counted once, not for each key, for there are files of many thousand users.
+fn line_ends(text: &str) -> Vec<usize> {
+    text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect()
 }
 
 fn entries(table: &DeTable<'_>, at: &impl Fn(usize) -> Origin) -> Entries {

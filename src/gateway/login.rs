@@ -12,7 +12,7 @@ use super::login_together::together;
 use super::throttle::{Allowance, Throttle};
 use crate::access::{Access, query};
 use crate::body::Full;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::directory::hashing::Hashing;
 use crate::directory::totp::UsedCodes;
 use crate::directory::{Directory, Proof, Refusal, Verified, Verifier};
@@ -183,20 +183,21 @@ impl LoginService {
         proof: Proof,
     ) -> Result<LoggedIn, LoginError> {
         let client = proof.client;
-        match self.verify(context, username, proof).await? {
-            Verified::Here { user, role } => self.create(context, (user, role), client).await,
+        let (verified, expires) = self.verify(context, username, proof).await?;
+        match verified {
+            Verified::Here { user, role } => self.create(context, (user, role), expires, client).await,
             Verified::Engine(answer) => self.take_over(context, username, *answer, client).await,
         }
     }
 
     /// Counts failures. Whoever has failed too often by the time his proof is judged learns nothing of it, so tries at
-    /// once give no more answers than tries one after another.
+    /// once give no more answers than tries one after another. With an expiry, where one is reserved already.
     async fn verify(
         &self,
         context: &LoginContext<'_>,
         username: &str,
         proof: Proof,
-    ) -> Result<Verified, LoginError> {
+    ) -> Result<(Verified, Option<UnixMillis>), LoginError> {
         let LoginSettings { max_failures, window, hide_unknown_user, .. } = *context.settings;
         let (who, allowance) = (self.throttle.of(username, proof.client), Allowance { max_failures, window });
         let check = || match self.throttle.refused(who, self.clock.now(), allowance) {
@@ -214,9 +215,15 @@ impl LoginService {
         if verified.as_ref().is_err_and(Refusal::is_failure) {
             self.throttle.failed(who, self.clock.now(), window);
         }
+        let mut expires = None;
         if let Some(together) = &together {
+            let is_ours = matches!(verified, Ok(Verified::Here { .. }));
             // Behind the judgement too: of many tries at once no more learn it than of tries one after another.
-            together.check(allowance).await?;
+            // An expiry is asked for in the same trip; who is refused learns nothing of how that went.
+            let expiry = async { if is_ours { self.expiry(context).await.map(Some) } else { Ok(None) } };
+            let (checked, reserved) = tokio::join!(together.check(allowance), expiry);
+            checked?;
+            expires = reserved?;
             match &verified {
                 Err(refusal) if refusal.is_failure() => together.failed(allowance).await?,
                 Ok(Verified::Here { user, .. }) if context.directory.asks_for_code(user) => {
@@ -225,14 +232,20 @@ impl LoginService {
                 Ok(_) | Err(_) => {}
             }
         }
-        verified.map_err(|refusal| match refusal {
+        let verified = verified.map_err(|refusal| match refusal {
             Refusal::UnknownUser if !hide_unknown_user => LoginError::UnknownUser,
             Refusal::UnknownUser | Refusal::InvalidCredentials => LoginError::InvalidCredentials,
             Refusal::WrongCode => LoginError::WrongCode,
             Refusal::Engine(passed) => LoginError::Engine(passed),
             Refusal::CodeRequired => LoginError::CodeRequired,
             Refusal::Overloaded | Refusal::Unavailable => LoginError::Unavailable { source: None },
-        })
+        })?;
+        Ok((verified, expires))
+    }
+
+    async fn expiry(&self, context: &LoginContext<'_>) -> Result<UnixMillis, LoginError> {
+        let expires = self.sessions.reserve_expiry(context.tokens.expiry(self.clock.now())).await;
+        expires.map_err(|source| LoginError::Unavailable { source: Some(source) })
     }
 
     /// A session of our own. Answered only after it is stored.
@@ -240,6 +253,7 @@ impl LoginService {
         &self,
         context: &LoginContext<'_>,
         (user, role_name): (UserName, RoleName),
+        expires: Option<UnixMillis>,
         client: IpAddr,
     ) -> Result<LoggedIn, LoginError> {
         let role = context.access.role(&role_name);
@@ -248,8 +262,10 @@ impl LoginService {
         let claimed: AclClaim<'_> = claimed.map(|(name, permissions)| (*name, *permissions)).collect();
 
         let now = self.clock.now();
-        let expires = self.sessions.reserve_expiry(context.tokens.expiry(now)).await;
-        let expires = expires.map_err(|source| LoginError::Unavailable { source: Some(source) })?;
+        let expires = match expires {
+            Some(expires) => expires,
+            None => self.expiry(context).await?,
+        };
         let token = context.tokens.sign_session(expires, &claimed).map_err(|error| {
             LoginError::Unavailable { source: Some(StoreError { store: "token", what: error.to_string() }) }
         })?;

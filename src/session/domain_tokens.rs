@@ -137,6 +137,14 @@ impl DomainTokens {
         }
     }
 
+    /// What was opened under minted ones ends; they are what they were.
+    pub fn doubt_minted(&self) {
+        for mut known in self.by_id.iter_mut().filter(|known| known.origin == Origin::Minted) {
+            let again = KnownToken::new(known.record.clone(), Origin::Minted);
+            std::mem::replace(&mut *known, again).end();
+        }
+    }
+
     /// Holds one that the store has and that was not known here. One that is known stays.
     pub fn take_in(&self, record: DomainToken) -> Arc<KnownToken> {
         let id: Box<str> = record.id.as_str().into();
@@ -339,6 +347,9 @@ mod tests {
         );
         tokens.configure(&[]);
         assert!(tokens.get("c").is_none(), "what it hid is gone from the store");
+        let held = tokens.get("a").unwrap();
+        tokens.doubt_minted();
+        assert!(held.is_over(NOW) && !tokens.get("a").unwrap().is_over(NOW));
     }
 
     #[tokio::test]

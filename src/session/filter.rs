@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Session;
 use super::ends::Cause;
 use super::map::{PORTION, Sessions};
+use super::shared::{Position, Shared};
 use super::store::StoreError;
+use super::{Session, SessionRecord};
 use crate::clock::UnixMillis;
 use crate::identity::UserName;
 use crate::secret::KeyHash;
@@ -27,10 +28,30 @@ impl Filter {
     }
 
     pub(super) fn fits(&self, session: &Session) -> bool {
-        self.user.as_ref().is_none_or(|user| session.user == *user)
-            && self.domain.as_ref().is_none_or(|domain| session.user.domain() == Some(domain))
-            && self.before.is_none_or(|before| session.created < before)
+        self.fits_one_of(&session.user, session.created)
     }
+
+    fn fits_one_of(&self, of: &UserName, created: UnixMillis) -> bool {
+        self.user.as_ref().is_none_or(|user| of == user)
+            && self.domain.as_ref().is_none_or(|domain| of.domain() == Some(domain))
+            && self.before.is_none_or(|before| created < before)
+    }
+}
+
+/// Some of the sessions that fit, and what to ask for to get those behind them; none: these are the last.
+#[derive(Debug)]
+pub struct Page {
+    pub sessions: Vec<Arc<Session>>,
+    pub next: Option<String>,
+}
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum PageFault {
+    #[error("after must be what next was")]
+    After,
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Sessions {
@@ -45,13 +66,32 @@ impl Sessions {
         Ok(ended)
     }
 
-    /// At most `limit` of those that fit, in the order of their ids, from behind `after` on.
-    pub async fn page(
+    /// At most `limit` of those that fit. `after` is the `next` of the page before. They are in the order of their ids, where
+    /// replicas share a store in one of its own.
+    pub async fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Page, PageFault> {
+        let mut found = match (self.store.shared(), &filter.user) {
+            (Some(shared), None) => {
+                let after = after.map(|text| position(text).ok_or(PageFault::After)).transpose()?;
+                self.some_of_all(shared, filter, after, limit + 1).await?
+            }
+            _ => {
+                let after = after.map(|text| KeyHash::from_hex(text).ok_or(PageFault::After)).transpose()?;
+                self.by_id(filter, after, limit + 1).await?
+            }
+        };
+        let is_last = found.len() <= limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| !is_last).map(|(position, _)| position.clone());
+        Ok(Page { sessions: found.into_iter().map(|(_, session)| session).collect(), next })
+    }
+
+    /// With what names each as a place in the list.
+    async fn by_id(
         &self,
         filter: &Filter,
         after: Option<KeyHash>,
         limit: usize,
-    ) -> Result<Vec<Arc<Session>>, StoreError> {
+    ) -> Result<Vec<(String, Arc<Session>)>, StoreError> {
         let mut found = self.fitting(filter).await?;
         found.retain(|session| after.is_none_or(|after| session.id > after));
         if found.len() > limit {
@@ -59,7 +99,35 @@ impl Sessions {
             found.truncate(limit);
         }
         found.sort_unstable_by_key(|session| session.id);
-        Ok(found)
+        Ok(found.into_iter().map(|session| (session.id.to_string(), session)).collect())
+    }
+
+    /// As [`Sessions::by_id`], of all that a shared store has: a page of ten million must not read them all.
+    async fn some_of_all(
+        &self,
+        shared: &dyn Shared,
+        filter: &Filter,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<(String, Arc<Session>)>, StoreError> {
+        let fits = |record: &SessionRecord| {
+            filter.fits_one_of(&record.user, record.created) && !self.is_barred(&record.id)
+        };
+        let held =
+            |record: SessionRecord| self.get(&record.id).unwrap_or_else(|| Arc::new(Session::new(record)));
+        let stored = shared.some(after, limit, &fits).await?;
+        let mut found: Vec<_> =
+            stored.into_iter().map(|(position, record)| (position, held(record))).collect();
+        let own = self.own_sessions().into_iter().filter(|session| filter.fits(session));
+        let own = own.map(|session| (shared.position(&session.user, session.id), session));
+        found.extend(own.filter(|(position, _)| after.is_none_or(|after| *position > after)));
+        found.sort_by_key(|(position, _)| *position);
+        found.dedup_by_key(|(position, _)| *position);
+        found.truncate(limit);
+        Ok(found
+            .into_iter()
+            .map(|(Position { group, id }, session)| (format!("{group}-{id}"), session))
+            .collect())
     }
 
     /// A user's are found by the index; others by looking at all. Those that other replicas hold are among them.
@@ -73,6 +141,12 @@ impl Sessions {
         self.elsewhere(|session| found.extend(Some(session).filter(|s| filter.fits(s)))).await?;
         Ok(found)
     }
+}
+
+/// What [`Sessions::page`] wrote.
+fn position(text: &str) -> Option<Position> {
+    let (group, id) = text.split_once('-')?;
+    Some(Position { group: group.parse().ok()?, id: KeyHash::from_hex(id)? })
 }
 
 #[cfg(test)]
@@ -128,17 +202,19 @@ mod tests {
     #[tokio::test]
     async fn pages_hold_each_session_once_in_the_order_of_ids() {
         let (sessions, _) = some().await;
-        let (mut seen, mut after) = (Vec::new(), None);
+        let (mut seen, mut after) = (Vec::new(), None::<String>);
         loop {
-            let page = sessions.page(&Filter::default(), after, 3).await.unwrap();
-            seen.extend(page.iter().map(|s| s.id));
-            after = page.last().map(|s| s.id);
-            if page.len() < 3 {
+            let page = sessions.page(&Filter::default(), after.as_deref(), 3).await.unwrap();
+            seen.extend(page.sessions.iter().map(|s| s.id));
+            after = page.next;
+            if after.is_none() {
                 break;
             }
         }
         assert!(seen.is_sorted() && seen.len() == 4, "{seen:?}");
         let of_user = Filter { user: Some(UserName::new("1@x")), ..Filter::default() };
-        assert_eq!(sessions.page(&of_user, None, 1).await.unwrap().len(), 1);
+        assert_eq!(sessions.page(&of_user, None, 1).await.unwrap().sessions.len(), 1);
+        let fault = sessions.page(&of_user, Some("x"), 1).await;
+        assert!(matches!(fault, Err(PageFault::After)));
     }
 }

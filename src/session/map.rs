@@ -4,6 +4,8 @@
 //! order that fails safe: a session is durable before it is seen, and unseen before it is durably gone.
 
 #[cfg(test)]
+mod every_store;
+#[cfg(test)]
 mod tests;
 
 use dashmap::DashMap;
@@ -165,7 +167,7 @@ impl Sessions {
         let (mut gone, mut changed) = (Vec::new(), Vec::new());
         for session in self.by_key.iter() {
             match role_of(&session) {
-                None => gone.push(session.id),
+                None => gone.push(Arc::clone(&session)),
                 Some(role) if role != session.role => changed.push((session.id, role)),
                 Some(_) => {}
             }
@@ -176,7 +178,7 @@ impl Sessions {
             .map(|(_, stored)| stored)
             .collect();
         let new_role = stored.len();
-        let ended = self.end_all(gone.into_iter(), Cause::UserLeft).await?;
+        let ended = self.end_everywhere(&gone, Cause::UserLeft).await?;
         for answer in stored {
             answer.await?;
         }
@@ -277,19 +279,6 @@ impl Sessions {
         session.mark_ended();
         self.ends.count(cause);
         Some(owed)
-    }
-
-    pub(super) async fn end_all(
-        &self,
-        ids: impl Iterator<Item = KeyHash>,
-        cause: Cause,
-    ) -> Result<usize, StoreError> {
-        let ended: Vec<_> = ids.filter_map(|id| self.end_here(&id, cause)).collect();
-        let count = ended.len();
-        if count > 0 {
-            self.forget_ended(ended).await?;
-        }
-        Ok(count)
     }
 
     /// Puts another session with the same key in a session's place. None: it ended meanwhile.

@@ -200,6 +200,12 @@ impl Sessions {
         self.sharing.as_ref().is_some_and(|sharing| sharing.own().contains(id))
     }
 
+    /// Those that the store does not have.
+    pub(super) fn own_sessions(&self) -> Vec<Arc<Session>> {
+        let own = self.sharing.as_ref().map(|sharing| sharing.own().clone()).unwrap_or_default();
+        own.iter().filter_map(|id| self.get(id)).collect()
+    }
+
     /// Notes that the store has it now.
     pub(super) fn is_stored(&self, id: &KeyHash) {
         if let Some(sharing) = &self.sharing {
@@ -310,6 +316,17 @@ impl Replica for Sessions {
         let own = self.sharing.as_ref().map(|sharing| sharing.own().clone()).unwrap_or_default();
         let is_kept = |session: &Session| !session.is_over(now) && !own.contains(&session.id);
         self.by_key.iter().filter(|session| is_kept(session)).map(|session| session.id).collect()
+    }
+
+    fn doubted(&self, ids: &[KeyHash]) {
+        for id in ids {
+            // Another one with the same key, so that what was opened under the old one sees it as ended.
+            drop(self.replace_here(id, |old| old));
+        }
+    }
+
+    fn tokens_doubted(&self) {
+        self.domain_tokens().doubt_minted();
     }
 
     fn tokens(&self, all: Vec<DomainToken>) {

@@ -28,6 +28,16 @@ pub struct Failures {
     pub left: Duration,
 }
 
+/// Where a session stands when a store goes through all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub group: u32,
+    pub id: KeyHash,
+}
+
+/// Which sessions are wanted.
+pub type Fits<'a> = &'a (dyn Fn(&SessionRecord) -> bool + Sync);
+
 /// A store of several replicas.
 pub trait Shared: Send + Sync {
     /// How far what is held here can be trusted.
@@ -42,6 +52,15 @@ pub trait Shared: Send + Sync {
     fn find_token(&self, id: String) -> Pending<'_, Option<DomainToken>>;
     /// A user's sessions that have not expired, in no order.
     fn of_user(&self, user: UserName) -> Pending<'_, Vec<SessionRecord>>;
+    /// Where a session of this user stands.
+    fn position(&self, user: &UserName, id: KeyHash) -> Position;
+    /// Of the sessions that fit and stand behind `after` the first, in order: `least` or more, where there are so many.
+    fn some<'a>(
+        &'a self,
+        after: Option<Position>,
+        least: usize,
+        fits: Fits<'a>,
+    ) -> Pending<'a, Vec<(Position, SessionRecord)>>;
     /// Takes a name for a time; `false`: another had taken it.
     fn claim(&self, name: String, time: Duration) -> Pending<'_, bool>;
     /// Failures that were counted under each of these names.
@@ -60,6 +79,11 @@ pub trait Replica: Send + Sync {
     fn changed(&self, records: Vec<SessionRecord>);
     /// Every session that is held here and that the store should have.
     fn held(&self) -> Vec<KeyHash>;
+    /// It is not known any more whether these are good: what is open under them ends. They stay, to be compared when the
+    /// store is back.
+    fn doubted(&self, ids: &[KeyHash]);
+    /// As [`Replica::doubted`], of all minted domain tokens.
+    fn tokens_doubted(&self);
     /// All minted domain tokens there are.
     fn tokens(&self, all: Vec<DomainToken>);
     /// Tells the store what it has not been told while it was away.

@@ -109,18 +109,21 @@ async fn an_operator_sees_and_ends_sessions_of_all_replicas_on_any() {
     refused_for_good(&pair.b, &four).await;
 }
 
+pub fn upgrade_of(session: &Session) -> Ask {
+    Ask::get("/up/ws")
+        .with(session)
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+}
+
 #[tokio::test]
 async fn a_stream_that_is_open_on_one_ends_with_its_session_on_the_other() {
     let Some(pair) = pair(|_| {}).await else { return };
     let session = pair.a.login("admin").await;
     let mut socket = pair.b.client().await;
-    let upgrade = Ask::get("/up/ws")
-        .with(&session)
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    socket.send(upgrade.bytes()).await;
+    socket.send(upgrade_of(&session).bytes()).await;
     assert_eq!(status_of(&socket.answer_head().await), 101);
     pair.a.ask(Ask::post("/logout").with(&session)).await.assert_ok();
     socket.closed().await;

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::replicas::{Pair, pair, pair_over, refused_for_good, status};
+use crate::replicas::{Pair, pair, pair_over, refused_for_good, status, upgrade_of};
+use crate::support::answer::status_of;
+use crate::support::settings::Settings;
 use crate::support::wait::{until, until_async};
 use crate::support::{Ask, PASSWORD, Redis, SECRET, Session, TestGateway, jwt};
 
@@ -115,6 +117,23 @@ async fn cut_off_in_either_direction() {
 }
 
 #[tokio::test]
+async fn what_is_open_goes_on_no_longer_than_new_requests_do() {
+    let change = |settings: &mut Settings| settings.set("sessions.redis.max_stale", "'2s'");
+    let Some(pair) = pair(change).await else { return };
+    let session = pair.a.login("admin").await;
+    let mut socket = pair.b.client().await;
+    socket.send(upgrade_of(&session).bytes()).await;
+    assert_eq!(status_of(&socket.answer_head().await), 101);
+    pair.redis.freeze();
+    until("it to be noticed", || pair.b.output().contains("Redis is away").then_some(())).await;
+    assert_eq!(status(&pair.b, &session).await, 200, "known, for max_stale");
+    socket.closed().await;
+    assert_eq!(status(&pair.b, &session).await, 503);
+    pair.redis.thaw();
+    until_async("the gateway to be back", || async { status(&pair.b, &session).await == 200 }).await;
+}
+
+#[tokio::test]
 async fn data_that_is_lost_ends_the_sessions_it_held() {
     let Some(pair) = pair(|_| {}).await else { return };
     let held = pair.a.login("100").await;
@@ -197,7 +216,7 @@ async fn the_wrong_password_is_told_and_mended_without_a_restart() {
 
 #[tokio::test]
 async fn local_logins_go_on_and_are_delivered_later() {
-    let change = |settings: &mut crate::support::settings::Settings| {
+    let change = |settings: &mut Settings| {
         settings.set("sessions.redis.max_stale", "'1s'");
         settings.set("sessions.redis.local_logins", "true");
     };

@@ -16,7 +16,7 @@ USER = "u0@bench"
 class Replica:
     """A gateway by plain HTTP; `sessions` is its table of the store."""
 
-    def __init__(self, rig, name, binary, upstream, sessions, core=MEASURED, users=1):
+    def __init__(self, rig, name, binary, upstream, sessions, core=MEASURED, users=1, before=()):
         self.name, self.http, self.admin = name, free_port(), free_port()
         config = f"""
 [listen]
@@ -40,7 +40,7 @@ allow = {{ cdr = ["r"] }}
 """
         rig.accounts(users)
         path = rig.write(f"{name}.toml", config)
-        self.program = rig.start(name, [binary, "run", "--config", path], self.http, core)
+        self.program = rig.start(name, [*before, binary, "run", "--config", path], self.http, core)
         self.log = rig.folder / f"{name}.log"
         self.kept = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
 

@@ -1,13 +1,15 @@
 //! Connections to Redis, however it stands: one server, the master that Sentinels name, a cluster.
 
+use futures_util::future::try_join_all;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+    Arg, AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo, RedisConnectionInfo, RedisError, Role, TlsCertificates, Value, cmd,
 };
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -103,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// All of them in order: in one go, or in a cluster one after the other, since each may be another node's.
+    /// All of them in one go; those of one slot are done in order, which without a cluster are all.
     pub(super) async fn all(&mut self, cmds: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
         if cmds.is_empty() {
             return Ok(Vec::new());
@@ -116,13 +118,7 @@ impl Connection {
                 }
                 pipeline.query_async(one).await
             }
-            Self::Cluster(cluster) => {
-                let mut answers = Vec::with_capacity(cmds.len());
-                for cmd in &cmds {
-                    answers.push(cmd.query_async(cluster).await?);
-                }
-                Ok(answers)
-            }
+            Self::Cluster(cluster) => by_slot(cluster, cmds).await,
         }
     }
 
@@ -174,6 +170,34 @@ impl Connection {
             (this, _) => this.ask(&asked).await,
         }
     }
+}
+
+/// A trip a slot, all at once. What is of one session or one name is of one key, so nobody needs an order between slots.
+async fn by_slot(cluster: &ClusterConnection, cmds: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
+    let mut answers = vec![Value::Nil; cmds.len()];
+    let mut slots: BTreeMap<u16, (Vec<usize>, redis::Pipeline)> = BTreeMap::new();
+    for (at, cmd) in cmds.into_iter().enumerate() {
+        let slot = match cmd.args_iter().nth(1) {
+            Some(Arg::Simple(key)) => wire::slot(key),
+            _ => 0,
+        };
+        let (places, pipeline) = slots.entry(slot).or_default();
+        places.push(at);
+        pipeline.add_command(cmd);
+    }
+    let trips = slots.into_values().map(|(places, pipeline)| {
+        let mut cluster = cluster.clone();
+        async move {
+            let values: Vec<Value> = pipeline.query_async(&mut cluster).await?;
+            Ok::<_, RedisError>(places.into_iter().zip(values))
+        }
+    });
+    for (at, value) in try_join_all(trips).await?.into_iter().flatten() {
+        if let Some(answer) = answers.get_mut(at) {
+            *answer = value;
+        }
+    }
+    Ok(answers)
 }
 
 /// Which server a connection was made to.

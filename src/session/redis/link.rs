@@ -135,10 +135,13 @@ pub(super) async fn keep(line: &Line, settings: &ArcSwap<RedisSettings>) {
         };
         *lock(&line.connection) = None;
         lock(&line.fault).clone_from(&fault.0);
-        if line.freshness.get() == Fresh::Current {
+        let was_there = line.freshness.get() == Fresh::Current;
+        if was_there {
             line.freshness.set(Fresh::Away);
         }
-        let again = told.as_ref().is_none_or(|(what, at)| *what != fault.0 || at.elapsed() >= TELL_AGAIN);
+        // An outage that is like the one before is told all the same.
+        let again = was_there
+            || told.as_ref().is_none_or(|(what, at)| *what != fault.0 || at.elapsed() >= TELL_AGAIN);
         if again {
             tracing::error!(
                 fault = %fault,
@@ -160,9 +163,24 @@ pub(super) async fn grow_stale(line: &Line, settings: &ArcSwap<RedisSettings>) {
         if line.freshness.get() == Fresh::Away && is_over {
             line.freshness.set(Fresh::Stale);
             tracing::error!(
-                "Redis is away longer than max_stale: requests that need a session are answered 503"
+                "Redis is away longer than max_stale: requests that need a session are answered 503, and open streams end"
             );
+            doubt(line).await;
         }
+    }
+}
+
+/// An end elsewhere would not be heard of here: what is open goes on no longer than new requests do.
+async fn doubt(line: &Line) {
+    let Ok(replica) = line.replica() else { return };
+    replica.tokens_doubted();
+    for ids in replica.held().chunks(COMPARED) {
+        // Back meanwhile: what is left has been compared.
+        if line.freshness.get() != Fresh::Stale {
+            return;
+        }
+        replica.doubted(ids);
+        tokio::task::yield_now().await;
     }
 }
 

@@ -6,8 +6,9 @@
 mod change;
 mod connect;
 mod link;
+mod listing;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod wire;
 mod writer;
 
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::freshness::Freshness;
-use super::shared::{Failures, Kept, Replica, Shared, away};
+use super::shared::{Failures, Fits, Kept, Position, Replica, Shared, away};
 use super::store::{Barred, Each, EachBarred, EachToken, Pending, Store, StoreError};
 use super::token::DomainToken;
 use super::{SessionRecord, SessionSettings};
@@ -216,7 +217,7 @@ impl Shared for RedisStore {
         Box::pin(self.call(async move |calls| {
             let now = Clock::system().now();
             let mut range = cmd("ZRANGE");
-            range.arg(wire::bucket_key(&user)).arg(now.0).arg("+inf").arg("BYSCORE");
+            range.arg(wire::bucket_key(wire::bucket(&user))).arg(now.0).arg("+inf").arg("BYSCORE");
             let halves: Vec<Vec<u8>> = calls.ask(&range).await?;
             let mut found = Vec::new();
             for halves in halves.chunks(STEP) {
@@ -228,6 +229,23 @@ impl Shared for RedisStore {
             }
             Ok(found)
         }))
+    }
+
+    fn position(&self, user: &UserName, id: KeyHash) -> Position {
+        Position { group: wire::bucket(user), id }
+    }
+
+    fn some<'a>(
+        &'a self,
+        after: Option<Position>,
+        least: usize,
+        fits: Fits<'a>,
+    ) -> Pending<'a, Vec<(Position, SessionRecord)>> {
+        Box::pin(
+            self.long_call(async move |calls| {
+                listing::some(calls, after, least, fits, listing::FEW_KEYS).await
+            }),
+        )
     }
 
     fn claim(&self, name: String, time: Duration) -> Pending<'_, bool> {

@@ -7,14 +7,14 @@ use crate::session::replica::Found;
 use crate::session::store::contract::{self, FAR, record};
 use std::process::{Child, Command, Stdio};
 
-struct Server {
+pub(in crate::session) struct Server {
     child: Child,
     port: u16,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
-    fn start() -> Option<Self> {
+    pub(in crate::session) fn start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let started = Command::new("redis-server")
@@ -42,7 +42,7 @@ impl Server {
     }
 
     /// A map that follows, as a replica's does.
-    async fn replica(&self) -> Arc<Sessions> {
+    pub(in crate::session) async fn replica(&self) -> Arc<Sessions> {
         let store = RedisStore::open(self.settings()).unwrap();
         let sessions = Arc::new(Sessions::open(Arc::new(store), &Clock::system()).await.unwrap());
         sessions.follow(Box::new(|_, role, _| Some(role.clone())));
@@ -167,14 +167,14 @@ async fn the_oldest_of_a_users_sessions_end_wherever_they_were_made() {
     assert!(matches!(a.find(&KeyHash::of("2")).await.unwrap(), Found::Session(_)));
     assert!(matches!(b.find(&KeyHash::of("3")).await.unwrap(), Found::Session(_)));
     let filter = crate::session::filter::Filter { user: Some(UserName::new("u")), ..Default::default() };
-    assert_eq!(a.page(&filter, None, 10).await.unwrap().len(), 2);
+    assert_eq!(a.page(&filter, None, 10).await.unwrap().sessions.len(), 2);
     assert_eq!(
-        b.page(&Default::default(), None, 10).await.unwrap().len(),
+        b.page(&Default::default(), None, 10).await.unwrap().sessions.len(),
         2,
         "all of them, wherever they are"
     );
     assert_eq!(a.end_fitting(&filter).await.unwrap(), 2);
-    assert!(b.page(&filter, None, 10).await.unwrap().is_empty());
+    assert!(b.page(&filter, None, 10).await.unwrap().sessions.is_empty());
 }
 
 #[tokio::test]
@@ -193,4 +193,58 @@ async fn many_who_ask_for_one_unknown_key_ask_redis_once() {
     }
     let finds = sessions.store_operations().1.counts().find(|(operation, _, _)| operation.as_str() == "find");
     assert_eq!(finds.map(|(_, good, bad)| (good, bad)), Some((1, 0)));
+}
+
+#[tokio::test]
+async fn pages_of_all_sessions_hold_each_once_and_those_that_redis_does_not_have_too() {
+    let Some(server) = Server::start() else { return };
+    let (a, b) = (server.replica().await, server.replica().await);
+    for n in 0..40 {
+        a.create(record(&format!("k{n}"), &format!("u{}@d", n % 7), FAR), 0).await.unwrap();
+    }
+    let _socket = b.create_unstored(record("socket", "u3@d", FAR));
+    let (mut seen, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let page = b.page(&Default::default(), after.as_deref(), 9).await.unwrap();
+        seen.extend(page.sessions.iter().map(|session| session.id));
+        // What comes meanwhile or goes moves nothing else.
+        a.create(record(&format!("late {}", seen.len()), "u5@d", FAR), 0).await.unwrap();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let count = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), count, "each once");
+    assert!((0..40).all(|n| seen.contains(&KeyHash::of(&format!("k{n}")))));
+    assert!(seen.contains(&KeyHash::of("socket")));
+    assert!(a.page(&Default::default(), Some("7"), 9).await.is_err());
+}
+
+/// In either way of listing, one page of seven behind the other.
+#[tokio::test]
+async fn all_sessions_stand_in_one_order_however_many_there_are() {
+    let Some(server) = Server::start() else { return };
+    let store = server.store().await;
+    for n in 0..60 {
+        store.put(record(&format!("k{n}"), &format!("u{}@d", n % 9), FAR)).await.unwrap();
+    }
+    let pages = async |few_keys| {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let fits = |record: &SessionRecord| record.user.as_str() != "u4@d";
+            let some = async |calls: &mut Connection| listing::some(calls, after, 7, &fits, few_keys).await;
+            let found = store.call(some).await.unwrap();
+            if found.is_empty() {
+                return all;
+            }
+            all.extend(found.iter().take(7).map(|(position, _)| *position));
+            after = all.last().copied();
+        }
+    };
+    let (by_sets, by_keys) = (pages(0).await, pages(u64::MAX).await);
+    assert!(by_sets.is_sorted() && by_sets.len() > 50, "{}", by_sets.len());
+    assert_eq!(by_sets, by_keys);
 }

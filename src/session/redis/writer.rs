@@ -3,7 +3,9 @@
 //! What has ended is gone from Redis before its end is announced, so that nobody who hears of it finds it there again. Where
 //! another server may take over, a write is answered once a second one has it.
 
+use futures_util::future::try_join_all;
 use redis::{Cmd, RedisError, Role, Value, cmd, from_redis_value};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -127,23 +129,29 @@ impl Trip<'_> {
         self.connection.all(cmds).await.map(drop)
     }
 
-    /// A master without any replica has nobody to wait for: what it has written is as safe as it can be now.
     async fn wait_for_second(&mut self, announced: Announced) -> Result<(), Fault> {
-        let mut keys = announced.keys;
-        let is_cluster = matches!(self.connection, Connection::Cluster(_));
-        keys.truncate(if is_cluster { usize::MAX } else { 1 });
-        for key in &keys {
-            let wait = cmd("WAIT").arg(1).arg(u64::try_from(SECOND.as_millis()).unwrap_or(700)).clone();
-            let have: u64 = self.connection.ask_node_of(key, wait).await?;
-            if have > 0 {
-                continue;
-            }
-            match self.connection.ask_node_of(key, cmd("ROLE")).await? {
-                Role::Primary { replicas, .. } if replicas.is_empty() => {}
-                _ => return Err(Fault("no replica of Redis has confirmed the write".to_owned())),
-            }
+        let mut keys: BTreeMap<u16, Vec<u8>> =
+            announced.keys.into_iter().map(|key| (wire::slot(&key), key)).collect();
+        if matches!(self.connection, Connection::One(_)) {
+            keys = keys.into_iter().take(1).collect();
         }
-        Ok(())
+        let each = keys.into_values().map(|key| has_second(self.connection.clone(), key));
+        try_join_all(each).await.map(drop)
+    }
+}
+
+/// What was written to the node of this key is on a second one. A master without any replica has nobody to wait for: what
+/// it has written is as safe as it can be now. That is asked first: WAIT would hold the connection up for all its time.
+async fn has_second(mut connection: Connection, key: Vec<u8>) -> Result<(), Fault> {
+    match connection.ask_node_of(&key, cmd("ROLE")).await? {
+        Role::Primary { replicas, .. } if replicas.is_empty() => return Ok(()),
+        Role::Primary { .. } => {}
+        _ => return Err(Fault("is no master".to_owned())),
+    }
+    let wait = cmd("WAIT").arg(1).arg(u64::try_from(SECOND.as_millis()).unwrap_or(700)).clone();
+    match connection.ask_node_of(&key, wait).await? {
+        0_u64 => Err(Fault("no replica of Redis has confirmed the write".to_owned())),
+        _ => Ok(()),
     }
 }
 
@@ -188,7 +196,7 @@ impl Announced {
         for (id, answer) in ids.zip(answers) {
             let value: Option<Vec<u8>> = from_redis_value(answer)?;
             if let Some(Kept::Record(record)) = value.and_then(|value| wire::read(wire::half(&id), &value)) {
-                self.members.push((wire::bucket_key(&record.user), wire::half(&id).to_vec()));
+                self.members.push((wire::bucket_key(wire::bucket(&record.user)), wire::half(&id).to_vec()));
             }
             self.keys.push(wire::session_key(&id));
             self.ended.push(id);
@@ -237,7 +245,7 @@ fn commands(write: &Write, now: UnixMillis, out: &mut Vec<Cmd>) {
 
 /// The set lives as long as the last of its sessions. GT does nothing for a set without an expiry, which NX gives it.
 fn index(record: &SessionRecord, now: UnixMillis, out: &mut Vec<Cmd>) {
-    let (key, expires) = (wire::bucket_key(&record.user), redis_time(record.expires));
+    let (key, expires) = (wire::bucket_key(wire::bucket(&record.user)), redis_time(record.expires));
     out.push(cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(redis_time(now)).clone());
     out.push(cmd("ZADD").arg(&key).arg(expires).arg(wire::half(&record.id)).clone());
     out.push(cmd("PEXPIREAT").arg(&key).arg(expires).arg("NX").clone());

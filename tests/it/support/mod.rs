@@ -38,7 +38,7 @@ pub use collector::Collector;
 pub use engine::Engine;
 pub use gateway::{Prepared, TestGateway};
 pub use peer::Peer;
-pub use redis::Redis;
+pub use redis::{Redis, Wire};
 pub use session::Session;
 pub use settings::{DOMAIN, PASSWORD, SECRET};
 pub use upstream::TestUpstream;

@@ -178,11 +178,14 @@ impl Redis {
         self
     }
 
-    /// Cuts the wire, or mends it: what is sent stays where it is, and no end is told.
+    /// Cuts the wire, or mends it.
     pub fn cut(&self, to_redis: bool, from_redis: bool) {
-        let wire = self.wire.as_ref().expect("behind a wire");
-        wire.to.send_replace(to_redis);
-        wire.from.send_replace(from_redis);
+        self.wire.as_ref().expect("behind a wire").cut(to_redis, from_redis);
+    }
+
+    /// A way to it that can be cut while others stand.
+    pub async fn wire(&self) -> Wire {
+        Wire::to(self.port.addr()).await
     }
 
     fn signal(&self, signal: Signal) {
@@ -192,7 +195,7 @@ impl Redis {
 }
 
 /// Copies bytes both ways, each way until it is cut.
-struct Wire {
+pub struct Wire {
     addr: SocketAddr,
     to: watch::Sender<bool>,
     from: watch::Sender<bool>,
@@ -213,6 +216,18 @@ impl Wire {
             }
         });
         Self { addr, to, from }
+    }
+
+    /// Has a gateway go this way.
+    pub fn in_use(&self, settings: &mut Settings) {
+        settings.unset("sessions.file");
+        settings.set("sessions.redis.url", &format!("'redis://{}/0'", self.addr));
+    }
+
+    /// Cuts it, or mends it: what is sent stays where it is, and no end is told.
+    pub fn cut(&self, to_redis: bool, from_redis: bool) {
+        self.to.send_replace(to_redis);
+        self.from.send_replace(from_redis);
     }
 }
 
