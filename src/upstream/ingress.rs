@@ -38,11 +38,12 @@ pub fn identity_names() -> [&'static HeaderName; 4] {
 }
 
 impl Upstreams {
-    /// For a request that passes without a caller, to where the gateway's own paths are served.
+    /// For a request that passes without a caller, to where the gateway's own paths are served, there at this target; none:
+    /// as it was sent.
     #[must_use]
-    pub fn amendment_of_nobody(&self, headers: &HeaderMap) -> Amendment {
+    pub fn amendment_of_nobody(&self, headers: &HeaderMap, target: Option<String>) -> Amendment {
         let remove = headers.keys().filter(|name| self.policy.is_forged(name)).cloned().collect();
-        Amendment { remove, ..Amendment::default() }
+        Amendment { remove, target, ..Amendment::default() }
     }
 
     /// For a permitted request with these header fields and this target. Its path stays whole: what comes of

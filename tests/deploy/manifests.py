@@ -77,7 +77,11 @@ CUSTOM = {
                 matches=a_list(
                     obj(
                         ["path"],
-                        path=obj(["type", "value"], type={"enum": ["Exact", "PathPrefix"]}, value={"pattern": "^/"}),
+                        path=obj(
+                            ["type", "value"],
+                            type={"enum": ["Exact", "PathPrefix", "RegularExpression"]},
+                            value={"pattern": r"^(\(\?i\))?/"},
+                        ),
                     )
                 ),
                 backendRefs=BACKENDS,
@@ -88,7 +92,13 @@ CUSTOM = {
         ["targetRefs", "extAuth"],
         targetRefs=targets("HTTPRoute"),
         # All headers are sent when none is named; and who may not pass when nobody answers is what this is for.
-        extAuth=obj(["failOpen", "grpc"], failOpen={"const": False}, grpc=obj(["backendRefs"], backendRefs=BACKENDS)),
+        # And the route is chosen by the path that the answer has.
+        extAuth=obj(
+            ["failOpen", "recomputeRoute", "grpc"],
+            failOpen={"const": False},
+            recomputeRoute={"const": True},
+            grpc=obj(["backendRefs"], backendRefs=BACKENDS),
+        ),
     ),
     ("gateway.envoyproxy.io/v1alpha1", "ClientTrafficPolicy"): obj(
         ["targetRefs", "headers"],

@@ -82,6 +82,16 @@ async fn a_public_route_and_the_gateways_own_paths_pass_without_an_identity() {
 }
 
 #[tokio::test]
+async fn an_own_path_in_another_spelling_passes_only_where_the_ingress_reads_it_so_too() {
+    let (_upstream, gateway, _, _) = started().await;
+    for target in ["/%6cogin", "/x/../login?code=1", "//logout"] {
+        asked(&gateway, nginx("POST", target)).await.assert_ok();
+        asked(&gateway, forwarded("POST", target)).await.assert_ok();
+        asked(&gateway, envoy("POST", target)).await.assert_refusal(403, "Bad path");
+    }
+}
+
+#[tokio::test]
 async fn what_is_400_in_the_proxy_is_403_here() {
     let (_upstream, gateway, admin, _) = started().await;
     for ask in CONVENTIONS {
@@ -143,6 +153,16 @@ async fn what_is_not_told_is_not_guessed() {
         nginx("GET", "me"),
         nginx("GET", "*"),
         Ask::get("/auth").header("X-Original-URL", "http://h?/me").header("X-Original-Method", "GET"),
+        Ask::get("/auth").header("X-Original-URL", "http://u:p@h/me").header("X-Original-Method", "GET"),
+        Ask::get("/auth").header("X-Original-URL", "http:///me").header("X-Original-Method", "GET"),
+        Ask::get("/auth").header("X-Original-URL", "//h/me?x").header("X-Original-Method", "GET"),
+        nginx("GET", "http://h#/me"),
+        nginx("GET", "/me/\u{fc}"),
+        nginx("GET", "/api/v2/cdr%2F..%2Fvault"),
+        nginx("GET", "/me, /public"),
+        nginx("GET, GET", "/me"),
+        Ask::get("/auth").header("X_Original_URI", "/me").header("X_Original_Method", "GET"),
+        Ask::get("/auth").header("X-Forwarded-URI", "/me").header("X_Forwarded_Method", "GET"),
         Ask::get("/authorize").header("X-Original-URI", "/me").header("X-Original-Method", "GET"),
         Ask::get("/").header("X-Original-URI", "/me").header("X-Original-Method", "GET"),
     ] {
@@ -153,6 +173,10 @@ async fn what_is_not_told_is_not_guessed() {
     let agreed =
         own(nginx("GET", "/me")).header("X-Original-URL", "https://h/me").header("X-Forwarded-Uri", "/me");
     asked(&gateway, agreed).await.assert_ok();
+    // A fragment is cut off, as in the proxy, and a long path is one.
+    asked(&gateway, own(nginx("GET", "/me#/../api/v2/nowhere"))).await.assert_ok();
+    asked(&gateway, own(nginx("GET", &format!("/me/{}", "a".repeat(8000))))).await.assert_ok();
+    asked(&gateway, own(nginx("GET", "/me").host(""))).await.assert_error(400);
 }
 
 #[tokio::test]
@@ -193,7 +217,7 @@ async fn only_loopback_and_trusted_proxies_may_ask() {
 }
 
 /// An address of this machine that is not loopback; no packet is sent to find it.
-fn own_address() -> Option<std::net::IpAddr> {
+pub fn own_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
     let address = socket.local_addr().ok()?.ip();

@@ -1,4 +1,4 @@
-//! Two gateways behind nginx, exchanged one after the other under load: no request is lost (issue: a rolling update).
+//! Two gateways behind nginx, exchanged one after the other under load: no request is lost.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;

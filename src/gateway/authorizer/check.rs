@@ -49,6 +49,7 @@ pub fn read(check: CheckRequest, names: &CredentialNames) -> Result<Check, AskFa
     if !request.path.starts_with('/') {
         return Err(AskFault::BadTarget("The path"));
     }
+    agreed(&request)?;
     let target = PathAndQuery::try_from(request.path.as_str()).map_err(|_| AskFault::BadPath)?;
     let headers = fields(&request, names)?;
     Ok(Check { method, target: Uri::from(target), headers, client: client.and_then(ip_of) })
@@ -61,14 +62,34 @@ fn ip_of(address: Address) -> Option<IpAddr> {
     }
 }
 
+/// Method and path are told by the pseudo-header fields too, byte for byte: `path` is text, in which Envoy writes `!` for
+/// each byte that is no UTF-8. And the header is told once. Where two say otherwise, it is not guessed who is right.
+fn agreed(request: &HttpRequest) -> Result<(), AskFault> {
+    let raw = request.header_map.as_ref().map_or(&[][..], |map| map.headers.as_slice());
+    if !raw.is_empty() && !request.headers.is_empty() {
+        return Err(AskFault::Conflict);
+    }
+    for (name, told) in [(":method", &request.method), (":path", &request.path)] {
+        let in_map = request.headers.get(name).map(String::as_bytes);
+        let mut all = raw.iter().filter(|field| field.key == name).map(value_of).chain(in_map);
+        if all.any(|other| other != told.as_bytes()) {
+            return Err(AskFault::Conflict);
+        }
+    }
+    Ok(())
+}
+
+fn value_of(field: &Field) -> &[u8] {
+    match field.raw_value.as_slice() {
+        [] => field.value.as_bytes(),
+        raw => raw,
+    }
+}
+
 /// The header, less the pseudo-header fields. Envoy joins the lines of a field unless it is told to `encode_raw_headers`.
 fn fields(request: &HttpRequest, names: &CredentialNames) -> Result<HeaderMap, AskFault> {
-    if let Some(raw) = &request.header_map {
-        let value = |field: &Field| match field.raw_value.as_slice() {
-            [] => field.value.clone().into_bytes(),
-            raw => raw.to_vec(),
-        };
-        return map_of(raw.headers.iter().map(|field| (field.key.as_str(), value(field))));
+    if let Some(raw) = request.header_map.as_ref().filter(|raw| !raw.headers.is_empty()) {
+        return map_of(raw.headers.iter().map(|field| (field.key.as_str(), value_of(field).to_vec())));
     }
     let fields = request.headers.iter().map(|(name, value)| (name.as_str(), value.clone().into_bytes()));
     map_of(fields).map(|fields| joined::apart(&fields, names).into_owned())

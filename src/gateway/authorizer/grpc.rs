@@ -2,7 +2,8 @@
 //! worker's own thread like everything else: tonic reads and writes the messages, hyper the HTTP/2.
 
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
-use http::{Request, Response, Version};
+use http::header::CONTENT_TYPE;
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use std::future::Future;
 use std::pin::Pin;
@@ -30,7 +31,12 @@ impl Gateway {
         peer: &Peer,
     ) -> Response<AnswerBody> {
         let path = request.uri().path();
-        let answer = if path == CHECK {
+        let answer = if !is_grpc(&request) {
+            // As the protocol has it for who speaks another one.
+            let mut answer = Response::new(tonic::body::Body::empty());
+            *answer.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            answer
+        } else if path == CHECK {
             let checker = Checker { gateway: self, peer };
             Grpc::new(ProstCodec::<CheckResponse, CheckRequest>::default()).unary(checker, request).await
         } else if path.starts_with(HEALTH) {
@@ -51,7 +57,9 @@ impl Gateway {
             Ok(check) => (check, None),
             Err(fault) => (Check::default(), Some(fault)),
         };
-        let asked = Asked { method: &check.method, target: &check.target, headers: &check.headers };
+        // Envoy chooses its route anew by the path that the answer sets.
+        let asked =
+            Asked { method: &check.method, target: &check.target, headers: &check.headers, is_routed: false };
         let client = check.client.unwrap_or_else(|| peer.addr.ip().to_canonical());
         // Who may ask is believed about the client's request.
         let asking = Peer::new(peer.addr, peer.listener, true);
@@ -68,8 +76,8 @@ impl Gateway {
                 let amendment = thread.upstreams.amendment(&permit, asked.headers, asked.target);
                 (200, check::allowed(amendment, told(Some(&permit), &exchange)))
             }
-            Ok(Granted::OwnPath) => {
-                let amendment = thread.upstreams.amendment_of_nobody(asked.headers);
+            Ok(Granted::OwnPath { target }) => {
+                let amendment = thread.upstreams.amendment_of_nobody(asked.headers, target);
                 (200, check::allowed(amendment, told(None, &exchange)))
             }
             Err(rejection) => {
@@ -80,6 +88,15 @@ impl Gateway {
         exchange.status.set(status);
         answer
     }
+}
+
+/// `application/grpc`, of messages in protobuf, which is what it means without a word more.
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let told = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |told| told.as_bytes().trim_ascii());
+    let essence = told.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    [&b"application/grpc"[..], b"application/grpc+proto"]
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known))
 }
 
 /// What Envoy is told beside the verdict.

@@ -38,7 +38,8 @@ impl Gateway {
             true => joined::apart(request.headers(), &thread.live.access.names),
             false => Cow::Borrowed(request.headers()),
         };
-        let asked = Asked { method, target, headers: &headers };
+        // Envoy has chosen the backend by the path's bytes before it asks; the others read them.
+        let asked = Asked { method, target, headers: &headers, is_routed: by_envoy };
         let place = self.scribe.place(asked.headers, request.version(), peer);
         let client = thread.live.trusted.client(peer, asked.headers);
         let exchange = self.begin_asked(&thread.live, place, client, &asked);
@@ -72,7 +73,7 @@ fn original(convention: Convention, request: &Request<Incoming>, peer: &Peer) ->
 fn allowed(granted: &Granted, by_envoy: bool, ids: &Ids) -> Response<Full> {
     let identity = match granted {
         Granted::Permit(permit) => ingress::identity_of(permit),
-        Granted::OwnPath => HeaderMap::new(),
+        Granted::OwnPath { .. } => HeaderMap::new(),
     };
     let mut answer = Response::new(Full::default());
     if by_envoy {

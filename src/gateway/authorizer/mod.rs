@@ -37,13 +37,17 @@ struct Asked<'r> {
     target: &'r Uri,
     /// Of the client's request.
     headers: &'r HeaderMap,
+    /// It was sent to the backend by the path as it stands there, whatever is answered.
+    is_routed: bool,
 }
 
 /// What the rules say of a request that may pass.
 enum Granted {
     Permit(Box<Permit>),
-    /// `/login` and `/logout`: as a public route.
-    OwnPath,
+    /// `/login` and `/logout`: as a public route. With the target as it is read here, where it was written otherwise.
+    OwnPath {
+        target: Option<String>,
+    },
 }
 
 impl Gateway {
@@ -68,13 +72,18 @@ impl Gateway {
     ) -> Result<Granted, Rejection> {
         let path = CanonicalPath::of(asked.target).map_err(|_| Rejection::Denied(Reason::BadPath))?;
         if let Some(own) = thread.access.own_path(&path) {
+            let target = read_otherwise(&path);
+            if asked.is_routed && target.is_some() {
+                // The backend would read it so too, and may have a login of its own.
+                return Err(Rejection::Denied(Reason::BadPath));
+            }
             let label = match own {
                 OwnPath::Login => &self.own.login,
                 OwnPath::Logout => &self.own.logout,
             };
             let _: Result<(), _> = exchange.route.set(label.clone());
             exchange.decide(Decision::Allow);
-            return Ok(Granted::OwnPath);
+            return Ok(Granted::OwnPath { target });
         }
         let question = AccessRequest {
             path,
@@ -90,6 +99,15 @@ impl Gateway {
             Err(Rejection::BodyNotSeen)
         }
     }
+}
+
+/// Path and query as they are read here. None: as they were sent.
+fn read_otherwise(path: &CanonicalPath) -> Option<String> {
+    let (read, sent) = (path.as_str(), path.sent());
+    (read != sent.path()).then(|| match sent.query() {
+        Some(query) => format!("{read}?{query}"),
+        None => read.to_owned(),
+    })
 }
 
 /// Every refusal here is a denial: nobody else decides behind it.

@@ -52,6 +52,13 @@ impl H2Client {
         Self { send, connection: tokio::spawn(connection) }
     }
 
+    /// Without TLS, by prior knowledge.
+    pub async fn plain(addr: SocketAddr) -> Self {
+        let stream = within("a connection", tokio::net::TcpStream::connect(addr)).await.expect("it listens");
+        let (send, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        Self { send, connection: tokio::spawn(connection) }
+    }
+
     /// The head of the answer; its body may still be on its way.
     pub async fn start(&mut self, request: Request<Frames>) -> Result<Response<Incoming>, hyper::Error> {
         within("the connection to be ready", self.send.ready()).await?;

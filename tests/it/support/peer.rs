@@ -1,5 +1,5 @@
-//! Other servers of the trade (nginx, Caddy, HAProxy, Envoy), the real programs: left out, with a line that says so, where one is
-//! not installed; `POSTERN_REQUIRE_PEERS=1` makes that a failure.
+//! Other servers of the trade (nginx, Caddy, HAProxy, Traefik, Envoy), the real programs: left out, with a line that says
+//! so, where one is not installed; `POSTERN_REQUIRE_PEERS=1` makes that a failure.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The external authorizer over gRPC (contract section 5), asked by a client of the same protocol.
 
+mod odd;
+
 use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::core::v3::address::Address as Kind;
