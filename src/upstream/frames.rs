@@ -4,6 +4,7 @@
 use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use zeroize::Zeroizing;
 
 /// The largest first message, and the most that may come before its end.
 const MAX_MESSAGE: usize = 16 * 1024;
@@ -23,14 +24,15 @@ pub(super) enum Opening {
     Bad,
 }
 
-/// Reads a client's first message. Nothing that comes before its end is to be forwarded but the frames of it.
+/// Reads a client's first message. Nothing that comes before its end is to be forwarded but the frames of it. What is kept
+/// may hold a password or a token, and is wiped.
 #[derive(Default)]
 pub(super) struct FirstMessage {
     /// What was read and is no whole frame yet.
-    unread: Vec<u8>,
+    unread: Zeroizing<Vec<u8>>,
     /// The frames of the message as they came.
-    frames: Vec<u8>,
-    text: Vec<u8>,
+    frames: Zeroizing<Vec<u8>>,
+    text: Zeroizing<Vec<u8>>,
     began: bool,
     complete: bool,
     taken: usize,
@@ -60,12 +62,12 @@ impl FirstMessage {
 
     /// What came behind the frames that were read.
     pub(super) fn unread(&self) -> Vec<u8> {
-        self.unread.clone()
+        self.unread.to_vec()
     }
 
     /// The message, its frames as they came, and what came behind them.
-    pub(super) fn into_parts(mut self) -> (Vec<u8>, Vec<u8>) {
-        self.frames.append(&mut self.unread);
+    pub(super) fn into_parts(mut self) -> (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>) {
+        self.frames.extend_from_slice(&self.unread);
         (self.text, self.frames)
     }
 
@@ -221,8 +223,8 @@ mod tests {
         assert_eq!(first.take(&all[all.len() - 1..]), Opening::Message);
         assert_eq!(first.pongs, b"\x8a\x04ping");
         let (text, frames) = first.into_parts();
-        assert_eq!(text, b"hello");
-        assert_eq!(frames, [&parts[0][..], &parts[2], &parts[4]].concat());
+        assert_eq!(*text, b"hello");
+        assert_eq!(*frames, [&parts[0][..], &parts[2], &parts[4]].concat());
     }
 
     #[test]
@@ -230,7 +232,7 @@ mod tests {
         let mut first = FirstMessage::default();
         let behind = [0xff, 0xff, 0x00];
         assert_eq!(first.take(&[&frame(TEXT, b"a")[..], &behind].concat()), Opening::Message);
-        assert_eq!(first.into_parts().1, [&frame(TEXT, b"a")[..], &behind].concat());
+        assert_eq!(*first.into_parts().1, [&frame(TEXT, b"a")[..], &behind].concat());
     }
 
     #[test]

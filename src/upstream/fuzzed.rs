@@ -121,9 +121,9 @@ pub fn read_opening(pieces: &[&[u8]]) -> ReadOpening {
                 let unread = first.unread();
                 let (text, frames) = first.into_parts();
                 let rest = pieces.flat_map(|piece| piece.iter().copied());
-                read.onward = frames.into_iter().chain(rest.clone()).collect();
+                read.onward = frames.iter().copied().chain(rest.clone()).collect();
                 read.behind = unread.into_iter().chain(rest).collect();
-                read.message = Some(text);
+                read.message = Some(text.to_vec());
                 return read;
             }
         }

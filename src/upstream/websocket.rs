@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::conn::Connection;
 use super::frames::{Boundary, CLOSE_1008, FirstMessage, Opening};
@@ -31,7 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const PIECE: usize = 16 * 1024;
 
 /// Judges a client's first message, text. None: the socket closes.
-pub type Judge = Box<dyn FnOnce(Vec<u8>) -> Pin<Box<dyn Future<Output = Option<Admitted>>>>>;
+pub type Judge = Box<dyn FnOnce(Zeroizing<Vec<u8>>) -> Pin<Box<dyn Future<Output = Option<Admitted>>>>>;
 
 /// Who a socket was opened for.
 pub struct Admitted {
@@ -131,7 +132,9 @@ async fn admit(client: &mut Client, server: &mut Server, judge: Judge) -> io::Re
                 if read? == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                let opening = first.take(&from_client.split());
+                let mut read = from_client.split();
+                let opening = first.take(&read);
+                read.zeroize();
                 match opening {
                     Opening::Bad => return Ok(None),
                     Opening::Message => {
