@@ -101,7 +101,6 @@ impl Scene {
     }
 
     /// One that does not hear of ends grants what it knows for a while; how long, is what is judged.
-    #[expect(clippy::disallowed_methods, reason = "the time of a grant is what is judged")]
     async fn refuses(&mut self, at: usize, which: usize) {
         let (session, ended) = &self.ended[which];
         let asked = ended.elapsed();
