@@ -4,8 +4,6 @@
 //! order that fails safe: a session is durable before it is seen, and unseen before it is durably gone.
 
 #[cfg(test)]
-mod every_store;
-#[cfg(test)]
 mod tests;
 
 use dashmap::DashMap;

@@ -1,5 +1,7 @@
 //! The map and its store: what changes one changes the other, in the order that fails safe.
 
+mod every_store;
+
 use super::*;
 use crate::session::memory::double::KeepsInMemory;
 use crate::session::store::contract::record;
