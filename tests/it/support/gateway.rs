@@ -83,6 +83,18 @@ impl Prepared {
             self.settings.set(&format!("listen.{listener}"), &format!("'{}'", port.addr()));
         }
     }
+
+    /// To ports of their own again; what the test has made of the listeners besides stays.
+    fn move_ports(&mut self) {
+        self.ports = std::array::from_fn(|_| Port::claim());
+        for (listener, port) in LISTENERS.iter().zip(&self.ports) {
+            let key = format!("listen.{listener}");
+            if let Some(set) = self.settings.address_of(&key) {
+                let moved = std::net::SocketAddr::new(set.ip(), port.addr().port());
+                self.settings.set(&key, &format!("'{moved}'"));
+            }
+        }
+    }
 }
 
 impl TestGateway {
@@ -121,8 +133,7 @@ impl TestGateway {
             }
             let output = output(&lines);
             assert!(output.to_lowercase().contains("in use"), "the gateway did not start:\n{output}");
-            prepared.ports = std::array::from_fn(|_| Port::claim());
-            prepared.set_ports();
+            prepared.move_ports();
             prepared.settings.write(prepared.folder.path());
         }
         panic!("no free ports in five attempts");

@@ -92,10 +92,15 @@ impl Settings {
 
     /// The port of an address that was set.
     pub fn port_of(&self, key: &str) -> u16 {
+        self.address_of(key).expect("an address that is set").port()
+    }
+
+    /// None: it is not set, or by a name.
+    pub fn address_of(&self, key: &str) -> Option<std::net::SocketAddr> {
         let (table, key) = key.rsplit_once('.').unwrap();
         let mut keys = self.tables.iter().filter(|t| t.name == table).flat_map(|t| &t.keys);
-        let (_, value) = keys.find(|(name, _)| name == key).expect("a key that is set");
-        value.trim_matches('\'').parse::<std::net::SocketAddr>().unwrap().port()
+        let (_, value) = keys.find(|(name, _)| name == key)?;
+        value.trim_matches('\'').parse().ok()
     }
 
     pub fn unset(&mut self, key: &str) {
