@@ -107,7 +107,6 @@ class Rig:
                 sys.exit(f"{name} ended: {(self.folder / f'{name}.log').read_text()[-800:]}")
             return listens(port)
 
-        # Below valgrind a million sessions take minutes to load.
         wait_for(name, ready, 1800)
         return started
 
@@ -216,11 +215,13 @@ def token_of(key):
 
 
 def connect(port, tls=True):
+    # The port is there before the sessions are, and below valgrind a million of them take minutes to load.
+    patience = 1800
     if not tls:
-        return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=60)
+    return http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=patience)
 
 
 def log_in(port, user="u0@bench", times=SESSIONS, tls=True):
