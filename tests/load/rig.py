@@ -26,6 +26,8 @@ import uuid
 
 PATH = "/api/v2/cdr/text"
 SECRET = "a-secret-of-the-load-scripts-of-32-bytes-and-more"
+# Below valgrind a million sessions take minutes to load, and the port is there before they are. Seconds.
+LOADED_AFTER = 1800
 PASSWORD = "a password for a load run"
 SESSIONS = 200
 TICK = os.sysconf("SC_CLK_TCK")
@@ -107,7 +109,7 @@ class Rig:
                 sys.exit(f"{name} ended: {(self.folder / f'{name}.log').read_text()[-800:]}")
             return listens(port)
 
-        wait_for(name, ready, 1800)
+        wait_for(name, ready, LOADED_AFTER)
         return started
 
     def certificate(self):
@@ -215,13 +217,11 @@ def token_of(key):
 
 
 def connect(port, tls=True):
-    # The port is there before the sessions are, and below valgrind a million of them take minutes to load.
-    patience = 1800
     if not tls:
-        return http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=LOADED_AFTER)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=patience)
+    return http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=LOADED_AFTER)
 
 
 def log_in(port, user="u0@bench", times=SESSIONS, tls=True):
