@@ -105,6 +105,9 @@ async fn one_request_is_one_line_and_every_request_has_one() {
         client.ask(&Ask::get(format!("/me/{number}")).with(&session)).await.assert_ok();
     }
     gateway.ask(Ask::post("/logout").with(&session)).await.assert_ok();
+    // Each thread writes by itself, in order.
+    gateway.access_line("/login").await;
+    gateway.access_line("/me/49").await;
     gateway.access_line("/logout").await;
     let lines = gateway.access_lines();
     for number in 0..50 {
