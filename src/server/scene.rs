@@ -80,6 +80,14 @@ impl Server {
         stream
     }
 
+    /// Whether a new connection is let in, and answered.
+    pub(super) fn lets_in(&self) -> bool {
+        let mut stream = TcpStream::connect(self.addr()).unwrap();
+        let sent = stream.write_all(format!("GET / HTTP/1.1\r\n{CLOSE}").as_bytes());
+        let mut all = String::new();
+        sent.is_ok() && stream.read_to_string(&mut all).is_ok() && all.starts_with("HTTP/1.1 200 ")
+    }
+
     /// Everything that comes back for `bytes` until the server closes.
     pub(super) fn ask(&self, bytes: &str) -> String {
         rest(self.send(bytes))
