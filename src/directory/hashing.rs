@@ -12,6 +12,7 @@ use tower::load_shed::LoadShed;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
 use super::Refusal;
+use super::pace::{self, Pace};
 
 /// Hashes that may be under way or waiting.
 const MAX_WAITING: usize = 128;
@@ -38,10 +39,10 @@ impl Hashing {
 
     fn start_with(threads: usize, waiting: usize) -> std::io::Result<Self> {
         let (jobs, received) = channel();
-        let received = Arc::new(Mutex::new(received));
+        let (received, pace) = (Arc::new(Mutex::new(received)), Arc::new(Pace::start()?));
         for n in 0..threads {
-            let received = Arc::clone(&received);
-            std::thread::Builder::new().name(format!("hashing-{n}")).spawn(move || work(&received))?;
+            let (received, pace) = (Arc::clone(&received), Arc::clone(&pace));
+            std::thread::Builder::new().name(format!("hashing-{n}")).spawn(move || work(&received, &pace))?;
         }
         let limited = ServiceBuilder::new().load_shed().concurrency_limit(waiting).service(Pool { jobs });
         Ok(Self { limited })
@@ -61,12 +62,13 @@ impl Hashing {
     }
 }
 
-fn work(received: &Mutex<Receiver<(Job, oneshot::Sender<bool>)>>) {
+fn work(received: &Mutex<Receiver<(Job, oneshot::Sender<bool>)>>, pace: &Pace) {
+    pace::gives_way();
     loop {
         let next = received.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, answer)) = next else { return };
         // A hash that panics proves nothing, and the next one finds its thread. Whoever asked may have gone.
-        let good = catch_unwind(AssertUnwindSafe(job)).unwrap_or(false);
+        let good = pace.during(|| catch_unwind(AssertUnwindSafe(job)).unwrap_or(false));
         let _: Result<(), _> = answer.send(good);
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod hashing;
+mod pace;
 pub mod password;
 pub mod totp;
 
