@@ -1,12 +1,13 @@
 //! The store that replicas share: Redis 7 or Valkey (contract section 2, `[sessions.redis]`).
 //!
-//! [`wire`] is how things are written there, [`connect`] how it is reached, [`writer`] what is told to it, [`link`] what it
-//! tells. All of it runs on a thread of its own; a request waits for an answer only when its session is unknown here.
+//! [`wire`] is how things are written there and [`sets`] where a user's are found, [`connect`] how it is reached, [`writer`]
+//! what is told to it, [`link`] what it tells. All of it runs on a thread of its own; a request waits for an answer only when its session is unknown here.
 
 mod change;
 mod connect;
 mod link;
 mod listing;
+mod sets;
 #[cfg(test)]
 pub(super) mod tests;
 mod wire;
@@ -24,7 +25,7 @@ use super::shared::{Failures, Fits, Kept, Position, Replica, Shared, away};
 use super::store::{Barred, Each, EachBarred, EachToken, Pending, Store, StoreError};
 use super::token::DomainToken;
 use super::{SessionRecord, SessionSettings};
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::UnixMillis;
 use crate::identity::UserName;
 use crate::secret::KeyHash;
 
@@ -215,10 +216,8 @@ impl Shared for RedisStore {
 
     fn of_user(&self, user: UserName) -> Pending<'_, Vec<SessionRecord>> {
         Box::pin(self.call(async move |calls| {
-            let now = Clock::system().now();
-            let mut range = cmd("ZRANGE");
-            range.arg(wire::bucket_key(wire::bucket(&user))).arg(now.0).arg("+inf").arg("BYSCORE");
-            let halves: Vec<Vec<u8>> = calls.ask(&range).await?;
+            let group = sets::group(&user);
+            let halves = listing::halves_of(calls, group..group + 1).await?;
             let mut found = Vec::new();
             for halves in halves.chunks(STEP) {
                 take_kept(calls, halves, &mut |kept| match kept {
@@ -232,7 +231,7 @@ impl Shared for RedisStore {
     }
 
     fn position(&self, user: &UserName, id: KeyHash) -> Position {
-        Position { group: wire::bucket(user), id }
+        Position { group: sets::group(user), id }
     }
 
     fn some<'a>(

@@ -1,6 +1,7 @@
 //! The store over a real redis-server: left out, with a line that says so, where there is none.
 
 use super::*;
+use crate::clock::Clock;
 use crate::session::ends::Cause;
 use crate::session::map::Sessions;
 use crate::session::replica::Found;
@@ -228,6 +229,42 @@ async fn pages_of_all_sessions_hold_each_once_and_those_that_redis_does_not_have
     assert!((0..40).all(|n| seen.contains(&KeyHash::of(&format!("k{n}")))));
     assert!(seen.contains(&KeyHash::of("socket")));
     assert!(a.page(&Default::default(), Some("7"), 9).await.is_err());
+}
+
+#[tokio::test]
+async fn sessions_are_found_in_whatever_set_they_were_written_to() {
+    let Some(server) = Server::start() else { return };
+    let keys_of_sets = async |store: &RedisStore| {
+        let keys = async |calls: &mut Connection| Ok(calls.ask(cmd("KEYS").arg("postern:u:*")).await?);
+        let mut keys: Vec<String> = store.call(keys).await.unwrap();
+        keys.sort();
+        keys
+    };
+    let (few, first) = (server.store().await, record("first", "u@d", FAR));
+    few.put(first.clone()).await.unwrap();
+    // As many keys as thousands of sessions have: now there are more sets.
+    let fill = async |calls: &mut Connection| {
+        let sets = (0..4000).map(|n| cmd("SET").arg(format!("filler {n}")).arg(1).clone()).collect();
+        calls.all(sets).await.map(drop).map_err(Fault::from)
+    };
+    few.call(fill).await.unwrap();
+    let many = server.store().await;
+    many.put(record("second", "u@d", FAR)).await.unwrap();
+    let group = sets::group(&first.user);
+    let of_user: Vec<_> = sets::keys(&(group..group + 1)).collect();
+    assert_eq!(keys_of_sets(&many).await, of_user[..2]);
+    many.put(first.clone()).await.unwrap();
+    for store in [&few, &many] {
+        assert_eq!(
+            store.of_user(first.user.clone()).await.unwrap().len(),
+            2,
+            "each once, wherever it stands"
+        );
+        let all = async |calls: &mut Connection| listing::some(calls, None, 9, &|_| true, 0).await;
+        assert_eq!(store.call(all).await.unwrap().len(), 2);
+    }
+    few.remove(vec![first.id, KeyHash::of("second")]).await.unwrap();
+    assert!(keys_of_sets(&many).await.is_empty(), "nothing of them is left");
 }
 
 /// In either way of listing, one page of seven behind the other.

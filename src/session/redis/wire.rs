@@ -4,7 +4,7 @@
 //! | key | type | what |
 //! | --- | --- | --- |
 //! | `postern:s:<16 bytes>` | string | a session, expires with it; the first half of its id, the rest is in the value |
-//! | `postern:u:<n>` | sorted set | the same 16 bytes of sessions by their expiry, users spread over [`BUCKETS`] sets |
+//! | `postern:u:<n>`, `postern:u:<bits>:<n>` | sorted set | the same 16 bytes of sessions by their expiry, users spread over [`sets`](super::sets) |
 //! | `postern:tokens` | hash | minted domain tokens by id, JSON |
 //! | `postern:changes` | stream | ends and changes, ids `1-0`, `1-1`, ...: one that is missing is noticed |
 //! | `postern:epoch` | string | made with the data: another one means that what was there is lost |
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 use crate::clock::UnixMillis;
 use crate::identity::{RoleName, UserName};
-use crate::secret::{KeyHash, TokenHash, sha256};
+use crate::secret::{KeyHash, TokenHash};
 use crate::session::SessionRecord;
 use crate::session::adopted::Rights;
 use crate::session::shared::Kept;
@@ -29,10 +29,6 @@ pub(super) const TOKENS: &str = "postern:tokens";
 const SESSION: &[u8] = b"postern:s:";
 /// The bytes of an id that a key holds: enough that no two ids share them.
 const HALF: usize = 16;
-
-/// Redis packs sets of up to 128 tightly: past that a session takes 388 bytes instead of 280. With ten million sessions a
-/// set holds 76, with a million 8.
-pub(super) const BUCKETS: u32 = 1 << 17;
 
 /// The form of a session's value. One that was ended is a single 0.
 const VERSION: u8 = 1;
@@ -57,16 +53,6 @@ pub(super) fn key_of_half(half: &[u8]) -> Vec<u8> {
 /// The half that a key holds.
 pub(super) fn half_of_key(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(SESSION).filter(|half| half.len() == HALF)
-}
-
-/// The number of the set that a user's sessions are in.
-pub(super) fn bucket(user: &UserName) -> u32 {
-    let [a, b, c, d, ..] = sha256(user.as_str().as_bytes());
-    u32::from_be_bytes([a, b, c, d]) % BUCKETS
-}
-
-pub(super) fn bucket_key(bucket: u32) -> String {
-    format!("postern:u:{bucket}")
 }
 
 pub(super) fn failures_key(name: &str) -> String {

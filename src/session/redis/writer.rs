@@ -6,14 +6,15 @@
 use futures_util::future::try_join_all;
 use redis::{Cmd, RedisError, Role, Value, cmd, from_redis_value};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::connect::{Connection, Fault};
 use super::link::{Call, Line};
-use super::{NAME, wire};
-use crate::clock::{Clock, UnixMillis};
+use super::sets::{self, Level};
+use super::{NAME, listing, wire};
+use crate::clock::{self, Clock, UnixMillis};
 use crate::secret::KeyHash;
 use crate::session::SessionRecord;
 use crate::session::shared::Kept;
@@ -42,16 +43,18 @@ const BATCH: usize = 256;
 const TRIP: Duration = Duration::from_millis(2500);
 /// How long a second server may take.
 const SECOND: Duration = Duration::from_millis(700);
+/// How long a count of sessions is good at most.
+const COUNT_LASTS: Duration = Duration::from_secs(10);
 /// Changes that are kept at least: a replica that is further behind compares all it holds.
 const CHANGES_KEPT: usize = 100_000;
 
 pub(super) async fn write_all(line: &Line, mut asked: mpsc::UnboundedReceiver<Ask>) {
-    let mut batch = Vec::with_capacity(BATCH);
+    let (mut batch, mut counted) = (Vec::with_capacity(BATCH), None);
     while asked.recv_many(&mut batch, BATCH).await > 0 {
         let (writes, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let done = match line.connection() {
             Some(Call { connection, is_replicated, number }) => {
-                let trip = Trip { connection, is_replicated, by: &line.replica };
+                let trip = Trip { connection, is_replicated, by: &line.replica, counted: &mut counted };
                 let done = timeout(TRIP, trip.run(writes)).await.map_err(Fault::from).and_then(|done| done);
                 done.inspect_err(|_| line.broke(number))
             }
@@ -72,6 +75,16 @@ struct Trip<'a> {
     connection: Connection,
     is_replicated: bool,
     by: &'a str,
+    counted: &'a mut Option<Counted>,
+}
+
+/// How many sessions there were, by which sets are chosen.
+#[derive(Clone, Copy)]
+struct Counted {
+    sessions: u64,
+    at: Instant,
+    /// By this replica since.
+    written: u64,
 }
 
 /// What the first half of a trip found is to be announced.
@@ -83,16 +96,16 @@ struct Announced {
     /// Keys that were written, by which nodes are told apart.
     keys: Vec<Vec<u8>>,
     /// Members to be taken out of the users' sets.
-    members: Vec<(String, Vec<u8>)>,
+    members: BTreeMap<String, Vec<Vec<u8>>>,
 }
 
 impl Trip<'_> {
     async fn run(mut self, writes: Vec<Write>) -> Result<Vec<bool>, Fault> {
-        let now = Clock::system().now();
+        let (now, level) = (Clock::system().now(), self.level(writes.len()).await?);
         let (mut cmds, mut counts) = (Vec::new(), Vec::with_capacity(writes.len()));
         for write in &writes {
             let before = cmds.len();
-            commands(write, now, &mut cmds);
+            commands(write, now, level, &mut cmds);
             counts.push(cmds.len() - before);
         }
         let mut answers = self.connection.all(cmds).await?.into_iter();
@@ -108,10 +121,25 @@ impl Trip<'_> {
         Ok(done)
     }
 
+    /// Where these are written. Counted again while others may have written much, and when this replica has.
+    async fn level(&mut self, writes: usize) -> Result<Level, Fault> {
+        let counted = match *self.counted {
+            Some(counted) if counted.is_good() => counted,
+            _ => Counted {
+                sessions: listing::count_keys(&mut self.connection).await?,
+                at: clock::monotonic(),
+                written: 0,
+            },
+        };
+        let written = counted.written.saturating_add(u64::try_from(writes).unwrap_or(u64::MAX));
+        *self.counted = Some(Counted { written, ..counted });
+        Ok(Level::fitting(counted.sessions))
+    }
+
     async fn announce(&mut self, announced: &Announced) -> Result<(), RedisError> {
         let Announced { ended, changed, tokens, members, .. } = announced;
         let mut cmds: Vec<Cmd> =
-            members.iter().map(|(key, member)| cmd("ZREM").arg(key).arg(member.as_slice()).clone()).collect();
+            members.iter().map(|(key, members)| cmd("ZREM").arg(key).arg(members).clone()).collect();
         if announced.is_news() {
             let mut add = cmd("XADD");
             add.arg(wire::CHANGES).arg("MAXLEN").arg("~").arg(CHANGES_KEPT).arg("1-*");
@@ -152,6 +180,12 @@ async fn has_second(mut connection: Connection, key: Vec<u8>) -> Result<(), Faul
     match connection.ask_node_of(&key, wait).await? {
         0_u64 => Err(Fault("no replica of Redis has confirmed the write".to_owned())),
         _ => Ok(()),
+    }
+}
+
+impl Counted {
+    fn is_good(&self) -> bool {
+        self.at.elapsed() < COUNT_LASTS && self.written < (self.sessions / 8).max(256)
     }
 }
 
@@ -196,7 +230,10 @@ impl Announced {
         for (id, answer) in ids.zip(answers) {
             let value: Option<Vec<u8>> = from_redis_value(answer)?;
             if let Some(Kept::Record(record)) = value.and_then(|value| wire::read(wire::half(&id), &value)) {
-                self.members.push((wire::bucket_key(wire::bucket(&record.user)), wire::half(&id).to_vec()));
+                let group = sets::group(&record.user);
+                for key in sets::keys(&(group..group + 1)) {
+                    self.members.entry(key).or_default().push(wire::half(&id).to_vec());
+                }
             }
             self.keys.push(wire::session_key(&id));
             self.ended.push(id);
@@ -205,7 +242,7 @@ impl Announced {
     }
 }
 
-fn commands(write: &Write, now: UnixMillis, out: &mut Vec<Cmd>) {
+fn commands(write: &Write, now: UnixMillis, level: Level, out: &mut Vec<Cmd>) {
     let set = |record: &SessionRecord| {
         cmd("SET")
             .arg(wire::session_key(&record.id))
@@ -217,11 +254,11 @@ fn commands(write: &Write, now: UnixMillis, out: &mut Vec<Cmd>) {
     match write {
         Write::Put(record) => {
             out.push(set(record));
-            index(record, now, out);
+            index(record, now, level, out);
         }
         Write::Adopt(record) => {
             out.push(set(record).arg("NX").arg("GET").clone());
-            index(record, now, out);
+            index(record, now, level, out);
         }
         Write::Change(record) => out.push(set(record).arg("XX").clone()),
         Write::Remove(ids) => {
@@ -244,8 +281,8 @@ fn commands(write: &Write, now: UnixMillis, out: &mut Vec<Cmd>) {
 }
 
 /// The set lives as long as the last of its sessions. GT does nothing for a set without an expiry, which NX gives it.
-fn index(record: &SessionRecord, now: UnixMillis, out: &mut Vec<Cmd>) {
-    let (key, expires) = (wire::bucket_key(wire::bucket(&record.user)), redis_time(record.expires));
+fn index(record: &SessionRecord, now: UnixMillis, level: Level, out: &mut Vec<Cmd>) {
+    let (key, expires) = (level.key(sets::group(&record.user)), redis_time(record.expires));
     out.push(cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(redis_time(now)).clone());
     out.push(cmd("ZADD").arg(&key).arg(expires).arg(wire::half(&record.id)).clone());
     out.push(cmd("PEXPIREAT").arg(&key).arg(expires).arg("NX").clone());
