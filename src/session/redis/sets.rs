@@ -13,16 +13,17 @@ use crate::secret::sha256;
 /// All users are in one of so many groups, those of one group in the same set. With ten million sessions one holds 76.
 pub(super) const GROUPS: u32 = 1 << FINEST.0;
 
-/// A set of more than that on average: the next level. Some hold more, and few of these more than 128.
-const FULL: u64 = 96;
+/// With more than that in a set on average the next level is written. Some sets hold more, and few of these more than 128.
+/// Redis doubles its own tables at powers of two, which costs most just then: this is between them.
+const FULL: u64 = 80;
 
 /// So many bits of a group's number are the number of its set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Level(u32);
 
 const FINEST: Level = Level(17);
-/// Each with eight times as many sets as the one before: those that are new to it hold one session each at first, and by then
-/// there are twelve times as many in sets that are full.
+/// Each with eight times as many sets as the one before. Its own hold one session each at first: by then ten times as many
+/// are in sets that are full.
 const LEVELS: [Level; 5] = [Level(5), Level(8), Level(11), Level(14), FINEST];
 
 /// The group of a user.
@@ -67,7 +68,7 @@ mod tests {
     #[test]
     fn there_are_as_many_sets_as_the_sessions_need() {
         for (sessions, bits) in
-            [(0, 5), (3072, 5), (3073, 8), (196_608, 11), (196_609, 14), (1_572_865, 17), (u64::MAX, 17)]
+            [(0, 5), (2560, 5), (2561, 8), (163_840, 11), (163_841, 14), (1_310_721, 17), (u64::MAX, 17)]
         {
             assert_eq!(Level::fitting(sessions), Level(bits), "{sessions}");
         }
