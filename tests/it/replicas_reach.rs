@@ -7,11 +7,14 @@ use crate::support::tls::Authority;
 use crate::support::wait::{until, until_async};
 use crate::support::{Ask, PASSWORD, Prepared, Redis, TestGateway, TestUpstream};
 
-/// A login on one is good on the other, and so is its end.
+/// A login on one is good on the other and listed there, and so is its end.
 async fn is_shared(redis: Redis) {
     let Some(pair) = pair_over(redis, |_| {}).await else { return };
     let session = pair.a.login("100").await;
     assert_eq!(status(&pair.b, &session).await, 200);
+    let listed = pair.b.admin_ask(Ask::get("/sessions")).await;
+    listed.assert_ok();
+    assert_eq!(listed.json()["sessions"].as_array().map(Vec::len), Some(1), "{}", listed.brief());
     pair.a.ask(Ask::post("/logout").with(&session)).await.assert_ok();
     refused_for_good(&pair.b, &session).await;
 }

@@ -128,46 +128,41 @@ impl Connection {
         key: &[u8],
         asked: Cmd,
     ) -> Result<T, RedisError> {
-        match self {
-            Self::One(one) => asked.query_async(one).await,
-            Self::Cluster(cluster) => {
-                let node = SingleNodeRoutingInfo::SpecificNode(Route::new(wire::slot(key), SlotAddr::Master));
-                Ok(T::from_redis_value(cluster.route_command(asked, RoutingInfo::SingleNode(node)).await?)?)
-            }
-        }
+        self.ask_master(wire::slot(key), asked).await
     }
 
-    /// The masters of a cluster; of one server a single none.
-    pub(super) async fn masters(&mut self) -> Result<Vec<Option<(String, u16)>>, RedisError> {
-        let Self::Cluster(_) = self else { return Ok(vec![None]) };
-        // A range of slots: first, last, then the nodes, the master first.
+    /// A slot of each master, which one is reached by: a node may tell no address (CLUSTER SLOTS), as where it is alone or
+    /// behind a translated one. Of one server any slot.
+    pub(super) async fn masters(&mut self) -> Result<Vec<u16>, RedisError> {
+        let Self::Cluster(_) = self else { return Ok(vec![0]) };
+        // A range of slots: first, last, then the nodes, the master first: address, port, id.
         let ranges: Vec<Vec<Value>> = self.ask(cmd("CLUSTER").arg("SLOTS")).await?;
-        let mut masters: Vec<_> = ranges
-            .into_iter()
-            .filter_map(|range| Vec::<Value>::from_redis_value(range.into_iter().nth(2)?).ok())
-            .filter_map(|node| {
-                let mut parts = node.into_iter();
-                let host = String::from_redis_value(parts.next()?).ok()?;
-                Some(Some((host, u16::from_redis_value(parts.next()?).ok()?)))
-            })
-            .collect();
-        masters.sort();
-        masters.dedup();
-        Ok(masters)
+        let mut masters = BTreeMap::new();
+        for range in ranges {
+            let (mut parts, mut node) = (range.into_iter(), None);
+            let first = parts.next().map(u16::from_redis_value).transpose()?;
+            if let Some(master) = parts.nth(1) {
+                node = Vec::<Value>::from_redis_value(master)?.into_iter().nth(2);
+            }
+            if let (Some(slot), Some(id)) = (first, node) {
+                masters.insert(String::from_redis_value(id)?, slot);
+            }
+        }
+        Ok(masters.into_values().collect())
     }
 
     /// Of one of [`Connection::masters`].
     pub(super) async fn ask_master<T: FromRedisValue>(
         &mut self,
-        master: Option<&(String, u16)>,
+        slot: u16,
         asked: Cmd,
     ) -> Result<T, RedisError> {
-        match (self, master) {
-            (Self::Cluster(cluster), Some((host, port))) => {
-                let node = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
+        match self {
+            Self::One(one) => asked.query_async(one).await,
+            Self::Cluster(cluster) => {
+                let node = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
                 Ok(T::from_redis_value(cluster.route_command(asked, RoutingInfo::SingleNode(node)).await?)?)
             }
-            (this, _) => this.ask(&asked).await,
         }
     }
 }

@@ -305,7 +305,7 @@ async fn go_through(calls: &mut Connection, mut each: impl FnMut(Kept)) -> Resul
         loop {
             let mut scan = cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(wire::SESSION_KEYS).arg("COUNT").arg(STEP);
-            let (next, keys): (u64, Vec<Vec<u8>>) = calls.ask_master(master.as_ref(), scan).await?;
+            let (next, keys): (u64, Vec<Vec<u8>>) = calls.ask_master(master, scan).await?;
             // A key may come more than once.
             let halves: Vec<_> = keys
                 .iter()

@@ -267,6 +267,22 @@ async fn sessions_are_found_in_whatever_set_they_were_written_to() {
     assert!(keys_of_sets(&many).await.is_empty(), "nothing of them is left");
 }
 
+/// As where a node of a cluster is away: what goes to another one is no worse for it.
+#[tokio::test]
+async fn sessions_that_cannot_be_counted_are_written_all_the_same() {
+    let Some(server) = Server::start() else { return };
+    let store = server.store().await;
+    let forbid = async |calls: &mut Connection| {
+        Ok(calls.ask::<String>(cmd("ACL").arg(&["SETUSER", "default", "-dbsize"])).await?)
+    };
+    store.call(forbid).await.unwrap();
+    let record = record("a", "u@d", FAR);
+    store.put(record.clone()).await.unwrap();
+    assert_eq!(store.of_user(record.user.clone()).await.unwrap().len(), 1);
+    store.remove(vec![record.id]).await.unwrap();
+    assert!(store.of_user(record.user).await.unwrap().is_empty());
+}
+
 /// In either way of listing, one page of seven behind the other.
 #[tokio::test]
 async fn all_sessions_stand_in_one_order_however_many_there_are() {

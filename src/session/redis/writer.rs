@@ -45,6 +45,8 @@ const TRIP: Duration = Duration::from_millis(2500);
 const SECOND: Duration = Duration::from_millis(700);
 /// How long a count of sessions is good at most.
 const COUNT_LASTS: Duration = Duration::from_secs(10);
+/// What counting may take of a trip.
+const COUNTING: Duration = Duration::from_millis(200);
 /// Changes that are kept at least: a replica that is further behind compares all it holds.
 const CHANGES_KEPT: usize = 100_000;
 
@@ -101,7 +103,7 @@ struct Announced {
 
 impl Trip<'_> {
     async fn run(mut self, writes: Vec<Write>) -> Result<Vec<bool>, Fault> {
-        let (now, level) = (Clock::system().now(), self.level(writes.len()).await?);
+        let (now, level) = (Clock::system().now(), self.level(writes.len()).await);
         let (mut cmds, mut counts) = (Vec::new(), Vec::with_capacity(writes.len()));
         for write in &writes {
             let before = cmds.len();
@@ -122,18 +124,20 @@ impl Trip<'_> {
     }
 
     /// Where these are written. Counted again while others may have written much, and when this replica has.
-    async fn level(&mut self, writes: usize) -> Result<Level, Fault> {
+    async fn level(&mut self, writes: usize) -> Level {
         let counted = match *self.counted {
             Some(counted) if counted.is_good() => counted,
-            _ => Counted {
-                sessions: listing::count_keys(&mut self.connection).await?,
-                at: clock::monotonic(),
-                written: 0,
-            },
+            before => {
+                let counted = timeout(COUNTING, listing::count_keys(&mut self.connection)).await;
+                // A node of a cluster may be away: what is of another one is written all the same.
+                let sessions = counted.ok().and_then(Result::ok);
+                let sessions = sessions.or(before.map(|before| before.sessions)).unwrap_or(u64::MAX);
+                Counted { sessions, at: clock::monotonic(), written: 0 }
+            }
         };
         let written = counted.written.saturating_add(u64::try_from(writes).unwrap_or(u64::MAX));
         *self.counted = Some(Counted { written, ..counted });
-        Ok(Level::fitting(counted.sessions))
+        Level::fitting(counted.sessions)
     }
 
     async fn announce(&mut self, announced: &Announced) -> Result<(), RedisError> {
