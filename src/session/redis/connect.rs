@@ -139,13 +139,9 @@ impl Connection {
         let ranges: Vec<Vec<Value>> = self.ask(cmd("CLUSTER").arg("SLOTS")).await?;
         let mut masters = BTreeMap::new();
         for range in ranges {
-            let (mut parts, mut node) = (range.into_iter(), None);
-            let first = parts.next().map(u16::from_redis_value).transpose()?;
-            if let Some(master) = parts.nth(1) {
-                node = Vec::<Value>::from_redis_value(master)?.into_iter().nth(2);
-            }
-            if let (Some(slot), Some(id)) = (first, node) {
-                masters.insert(String::from_redis_value(id)?, slot);
+            let [first, _, master, ..] = range.as_slice() else { continue };
+            if let Some(id) = Vec::<Value>::from_redis_value(master.clone())?.into_iter().nth(2) {
+                masters.insert(String::from_redis_value(id)?, u16::from_redis_value(first.clone())?);
             }
         }
         Ok(masters.into_values().collect())
