@@ -5,6 +5,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
 use aws_lc_rs::constant_time;
 use md5::{Digest, Md5};
+use std::hint::black_box;
 
 use crate::identity::UserName;
 use crate::secret::{ExposeSecret, SecretString};
@@ -76,7 +77,13 @@ impl Stored {
     /// Whether this is the user's password. Slow on purpose for argon2id and bcrypt.
     #[must_use]
     pub fn verify(&self, user: &UserName, password: &SecretString) -> bool {
-        let password = password.expose_secret();
+        let is_theirs = self.compare(user, password.expose_secret());
+        wipe_stack();
+        is_theirs
+    }
+
+    #[inline(never)]
+    fn compare(&self, user: &UserName, password: &str) -> bool {
         match self {
             Self::Argon2id(hash) => {
                 Argon2::default().verify_password(password.as_bytes(), hash.as_ref()).is_ok()
@@ -85,6 +92,13 @@ impl Stored {
             Self::A1(a1) => constant_time::verify_slices_are_equal(a1, &digest_a1(user, password)).is_ok(),
         }
     }
+}
+
+/// Hash functions copy what they read into blocks on the stack, and leave it there: this writes over it. More than they
+/// use, and less than a hashing thread's stack has.
+#[inline(never)]
+fn wipe_stack() {
+    black_box(&mut [0u8; 32 * 1024]);
 }
 
 /// An argon2id PHC string of a new password, for `postern hash-password`.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use zeroize::Zeroize;
 
 use super::admission::Admission;
 use super::framing::{Position, RequestFraming};
@@ -197,6 +198,10 @@ impl<S: AsyncRead + Tear + Unpin> AsyncRead for ClientIo<S> {
         if !this.early.is_empty() {
             let now = this.early.len().min(buf.remaining());
             buf.put_slice(this.early.drain(..now).as_slice());
+            if this.early.is_empty() {
+                // A password may have been in it, and a connection may stay open for long.
+                std::mem::take(&mut this.early).zeroize();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

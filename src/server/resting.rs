@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use zeroize::Zeroize;
 
 use super::io::{ClientIo, Tear};
 
@@ -148,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Tear + Unpin> Resting<S> {
             read?;
             if !self.ends {
                 self.io.read_again(buf.filled());
+                buf.filled_mut().zeroize();
                 return Poll::Ready(Ok(()));
             }
         }

@@ -45,6 +45,7 @@ mod layering;
 mod limits;
 mod login;
 mod logout;
+mod memory;
 mod metrics;
 mod nginx;
 mod outliers;

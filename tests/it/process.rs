@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rustix::process::geteuid;
 
-use crate::support::process::{Lines, Process, postern};
+use crate::support::process::{Lines, Process, binary, postern};
 use crate::support::wait::until;
 use crate::support::{Prepared, usual};
 
@@ -59,7 +59,7 @@ async fn too_few_descriptors_for_max_connections_are_told() {
         let mut command = Command::new("sh");
         command
             .args(["-c", "ulimit -n $0 && exec \"$1\" run --config \"$2\"", descriptors])
-            .arg(env!("CARGO_BIN_EXE_postern"))
+            .arg(binary())
             .arg(prepared.config());
         let _process = Process::spawn(command, &lines);
         started(&lines).await;

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::answer::status_of;
+use crate::support::process::binary;
 use crate::support::settings::Settings;
 use crate::support::wait::{until, until_async};
 use crate::support::{Ask, PASSWORD, Redis, Session, TestGateway, TestUpstream};
@@ -243,7 +244,7 @@ async fn sessions_move_from_a_file_to_redis_and_back() {
     let shared = crate::support::Prepared::new(|settings| redis.in_use(settings));
     let call = |config: &std::path::Path, what: &str, input: &[u8]| {
         use std::io::Write as _;
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_postern"))
+        let mut child = std::process::Command::new(binary())
             .args(["sessions", what, "--config", config.to_str().unwrap()])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())

@@ -257,11 +257,9 @@ async fn first_frames(gateway: &TestGateway, session: &Session, wrong: &str) {
         json!({"exec-func": wrong, "exec-args": {"token": session.token}}),
         json!({"exec-func": "auth", "exec-args": {"key": session.key, "token": session.token}}),
     ] {
-        let asked = format!("ws://localhost/ws?{}", session.query()).into_client_request().unwrap();
+        let asked = format!("ws://localhost/up/ws?{}", session.query()).into_client_request().unwrap();
         let stream = TcpStream::connect(gateway.http()).await.unwrap();
-        let Ok((mut socket, _)) = within("the handshake", client_async(asked, stream)).await else {
-            continue;
-        };
+        let (mut socket, _) = within("the handshake", client_async(asked, stream)).await.unwrap();
         let _ = socket.send(Message::text(args.to_string())).await;
         let _ = socket.close(None).await;
         while let Some(Ok(_)) = within("the close", socket.next()).await {}
@@ -309,7 +307,7 @@ async fn no_secret_is_anywhere_however_a_request_fails() {
         s.user_key(&format!("200@{DOMAIN}"), "totp_secret_file", "'totp.secret'");
         s.file("admin.token", format!("{admin}\n").as_bytes());
         s.set("admin.token_file", "'admin.token'");
-        s.route("path = '/ws'\naccess = 'authenticated'\nupstream = 'engine'\nwebsocket = 'first_frame'");
+        s.route("path = '/up/ws'\naccess = 'authenticated'\nupstream = 'engine'\nwebsocket = 'first_frame'");
         s.route("path = '/json'\naccess = 'authenticated'\nupstream = 'engine'\nbody_credentials = 'reject'");
     })
     .await;

@@ -1,5 +1,6 @@
 //! The real binary as a child process, its output kept line by line.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -17,9 +18,14 @@ pub struct Process {
     child: Child,
 }
 
+/// The program under test; `POSTERN_TEST_BIN` names another build of it.
+pub fn binary() -> OsString {
+    std::env::var_os("POSTERN_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_postern").into())
+}
+
 /// The binary with no `POSTERN_` variable but those of the test.
 pub fn postern(env: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("POSTERN_") {
             command.env_remove(name);
