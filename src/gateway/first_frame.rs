@@ -1,7 +1,10 @@
 //! The first message of a WebSocket on a route with `websocket = "first_frame"` (contract section 4): who it is from, and
 //! whether he may open the socket. Judged by the configuration that its upgrade began with.
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,15 +23,15 @@ use crate::telemetry::audit;
 use crate::upstream::{Admitted, Judge, OnClose};
 
 /// `{"exec-func": "auth", "exec-args": {...}}`; a field twice is none.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Message {
     #[serde(rename = "exec-func")]
     func: String,
     #[serde(rename = "exec-args")]
-    args: Arguments,
+    args: Object<Arguments>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Arguments {
     key: Option<String>,
     token: Option<SecretString>,
@@ -38,11 +41,35 @@ struct Arguments {
 }
 
 /// Of the second factor: digits as a text or as a number.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Code {
     Text(String),
     Number(u64),
+}
+
+/// A JSON object. What is derived alone reads an array too, by the order of its fields; an engine sees no introduction in
+/// that, and would go on with a caller of no name.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
 }
 
 /// How someone introduces himself.
@@ -166,7 +193,7 @@ pub fn is_introduction(text: &[u8]) -> bool {
 fn introduction(text: &[u8], client: IpAddr) -> Option<Introduction> {
     // A text message is UTF-8 (RFC 6455 section 5.6), also where the reader would skip a field unseen.
     let text = std::str::from_utf8(text).ok()?;
-    let Message { func, args } = serde_json::from_str(text).ok()?;
+    let Object(Message { func, args: Object(args) }) = serde_json::from_str(text).ok()?;
     if func != "auth" {
         return None;
     }
@@ -200,6 +227,12 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_no_introduction() {
+        assert_eq!(kind(r#"["auth",{"key":"k","token":"t"}]"#), "none");
+        assert_eq!(kind(r#"["auth",["k","t",null,null,null]]"#), "none");
+    }
+
+    #[test]
     fn an_introduction_is_of_one_kind() {
         for (args, expected) in [
             (r#"{"key":"k","token":"t"}"#, "session"),
@@ -212,6 +245,8 @@ mod tests {
             (r#"{"key":"k"}"#, "none"),
             (r#"{}"#, "none"),
             (r#"[]"#, "none"),
+            (r#"["k","t",null,null,null]"#, "none"),
+            (r#"[null,null,"root","s",null]"#, "none"),
             (r#"{"account":""}"#, "none"),
             (r#"{"account":["root"],"secret":"s"}"#, "none"),
             (r#"{"key":"k","token":"t","account":"a"}"#, "none"),
