@@ -13,11 +13,14 @@ use crate::clock::UnixMillis;
 use crate::engine::Whoami;
 use crate::identity::{RoleName, UserName};
 use crate::secret::{KeyHash, TokenHash};
-use crate::session::adopter::{Adopter, Said};
+use crate::session::adopter::{Adopter, Asked, Said};
 use crate::session::domain_tokens::KnownToken;
 use crate::session::ends::Cause;
 use crate::session::token::{DomainClaims, DomainToken};
 use crate::session::{Session, SessionRecord};
+
+/// The longest key that an engine is asked about. Its own are UUIDs.
+const MAX_KEY: usize = 256;
 
 impl Authenticator {
     /// Who it is. Awaits nothing for a caller who is known and of whom nothing is to be asked.
@@ -68,13 +71,14 @@ impl Authenticator {
     ) -> Result<Principal, Unauthenticated> {
         let unknown = || Unauthenticated::from(Reason::UnknownKey);
         let token = presented.token.as_ref().ok_or_else(unknown)?;
-        let key = presented.key.as_ref().and_then(|key| key.text()).ok_or_else(unknown)?;
+        let key = presented.key.as_ref().and_then(|key| key.text()).filter(|key| key.len() <= MAX_KEY);
+        let key = key.ok_or_else(unknown)?;
         let (text, id) = (token.text().ok_or_else(unknown)?, KeyHash::of(key));
         if self.sessions.is_barred(&id) {
             return Err(unknown());
         }
         let made = adopter.ask(
-            (text, Some(key)),
+            (Asked::Unknown, text, Some(key)),
             || self.sessions.get(&id).map(Some),
             async |caller: Whoami| {
                 let record = SessionRecord {
@@ -106,7 +110,7 @@ impl Authenticator {
     ) -> Result<Principal, Unauthenticated> {
         let tokens = self.sessions.domain_tokens();
         let made = adopter.ask(
-            (token, None),
+            (Asked::Unknown, token, None),
             || tokens.get(&claims.id).map(Some),
             async |caller: Whoami| {
                 let record = record_of(&caller, claims)?;
@@ -134,7 +138,7 @@ impl Authenticator {
                     session.adopted().is_some_and(|adopted| !adopter.is_stale(adopted, now))
                 };
                 let made = adopter.ask(
-                    (token, key),
+                    (Asked::Known, token, key),
                     || self.sessions.get(&session.id).filter(fresh).map(Some),
                     async |caller: Whoami| {
                         let (role, rights) = (RoleName::new(&caller.role_name), adopter.rights(&caller));
@@ -154,7 +158,7 @@ impl Authenticator {
                     known.adopted().is_some_and(|adopted| !adopter.is_stale(adopted, now))
                 };
                 let made = adopter.ask(
-                    (token, None),
+                    (Asked::Known, token, None),
                     || tokens.get(&known.record.id).filter(fresh),
                     async |caller: Whoami| {
                         let role = RoleName::new(&caller.role_name);

@@ -91,6 +91,8 @@ pub struct EngineError {
     pub what: String,
     /// Not asked: too many calls are under way. Says nothing about the engine.
     pub is_busy: bool,
+    /// It answered that it does not take this very question (4xx). Says nothing about others.
+    pub is_refusal: bool,
 }
 
 /// A status, the media type and the whole body.
@@ -176,7 +178,9 @@ impl Engine {
         let request = self.request(Method::GET, "/api/v2/whoami", Full::default());
         let request = with_credentials(request, token, key);
         let reply = self.call(Call::Whoami, request).await?;
+        let is_refusal = reply.status.is_client_error();
         self.counted(Call::Whoami, Whoami::read(&reply), Option::is_some)
+            .map_err(|error| EngineError { is_refusal, ..error })
     }
 
     /// `POST /logout` with these credentials; false: the engine did not know them any more.
@@ -203,7 +207,12 @@ impl Engine {
     async fn call(&self, call: Call, request: Request<Full>) -> Result<Reply, EngineError> {
         self.service.clone().oneshot(request).await.map_err(|error| {
             self.counts.count(call, 2);
-            EngineError { call, is_busy: error.is::<Overloaded>(), what: error.to_string() }
+            EngineError {
+                call,
+                is_busy: error.is::<Overloaded>(),
+                is_refusal: false,
+                what: error.to_string(),
+            }
         })
     }
 
@@ -219,7 +228,7 @@ impl Engine {
             Err(_) => 2,
         };
         self.counts.count(call, result);
-        read.map_err(|what| EngineError { call, what, is_busy: false })
+        read.map_err(|what| EngineError { call, what, is_busy: false, is_refusal: false })
     }
 }
 

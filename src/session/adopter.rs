@@ -51,6 +51,16 @@ pub struct Adopter {
     shed: AtomicU64,
 }
 
+/// Whom a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Nobody here knows him yet. A part of the questions of a second is not for these: who has one good token can make
+    /// up keys without end.
+    Unknown,
+    /// He is known, and the engine may have ended him since.
+    Known,
+}
+
 /// What is not remembered.
 enum Other<T> {
     Knows(T),
@@ -95,7 +105,7 @@ impl Adopter {
     /// asked just before: what they have made is not asked for again.
     pub async fn ask<T: Clone + Send + Sync + 'static>(
         &self,
-        (token, key): (&str, Option<&str>),
+        (whom, token, key): (Asked, &str, Option<&str>),
         known: impl FnOnce() -> Option<T>,
         take: impl AsyncFnOnce(Whoami) -> T,
     ) -> Said<T> {
@@ -104,7 +114,7 @@ impl Adopter {
                 return Err(Other::Knows(known));
             }
             // A no is the value that is remembered; all else is an error, which the waiting share and nobody keeps.
-            match self.answer(token, key).await {
+            match self.answer(whom, token, key).await {
                 Said::Knows(caller) => Err(Other::Knows(take(caller).await)),
                 Said::DoesNotKnow => Ok(()),
                 Said::Nothing => Err(Other::Nothing),
@@ -124,11 +134,11 @@ impl Adopter {
         self.shed.load(Ordering::Relaxed)
     }
 
-    async fn answer(&self, token: &str, key: Option<&str>) -> Said<Whoami> {
+    async fn answer(&self, whom: Asked, token: &str, key: Option<&str>) -> Said<Whoami> {
         if self.is_paused() {
             return Said::Nothing;
         }
-        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(monotonic()) {
+        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(whom, monotonic()) {
             self.shed.fetch_add(1, Ordering::Relaxed);
             return Said::Nothing;
         }
@@ -137,6 +147,11 @@ impl Adopter {
             Ok(None) => Said::DoesNotKnow,
             Err(error) if error.is_busy => {
                 self.shed.fetch_add(1, Ordering::Relaxed);
+                Said::Nothing
+            }
+            // Or one malformed question would keep the engine from being asked about all others.
+            Err(error) if error.is_refusal => {
+                tracing::debug!(%error, "the engine does not take a question");
                 Said::Nothing
             }
             Err(error) => {
@@ -175,13 +190,14 @@ impl Allowance {
         Self { per_second, left: per_second, since: None }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    fn take(&mut self, whom: Asked, now: Instant) -> bool {
         if let Some(since) = self.since {
             let passed = now.saturating_duration_since(since).as_secs_f64();
             self.left = (self.left + passed * self.per_second).min(self.per_second.max(1.0));
         }
         self.since = Some(now);
-        let may = self.left >= 1.0;
+        let kept = if whom == Asked::Unknown { (self.per_second / 4.0).floor() } else { 0.0 };
+        let may = self.left >= 1.0 + kept;
         if may {
             self.left -= 1.0;
         }
@@ -197,9 +213,17 @@ mod tests {
     fn so_many_questions_a_second_are_allowed_and_as_many_at_once() {
         let (mut allowance, start) = (Allowance::new(2), monotonic());
         let at = |ms| start + Duration::from_millis(ms);
-        let taken: Vec<_> =
-            [0, 0, 0, 499, 500, 600, 5000, 5000, 5000].map(|ms| allowance.take(at(ms))).into();
+        let taken: Vec<_> = [0, 0, 0, 499, 500, 600, 5000, 5000, 5000]
+            .map(|ms| allowance.take(Asked::Unknown, at(ms)))
+            .into();
         assert_eq!(taken, [true, true, false, false, true, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_quarter_is_for_those_who_are_known() {
+        let (mut allowance, now) = (Allowance::new(40), monotonic());
+        let mut taken = |whom| (0..100).filter(|_| allowance.take(whom, now)).count();
+        assert_eq!((taken(Asked::Unknown), taken(Asked::Known), taken(Asked::Unknown)), (30, 10, 0));
     }
 
     #[test]

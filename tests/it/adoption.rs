@@ -248,3 +248,27 @@ async fn a_logout_ends_a_session_that_was_never_seen_here() {
     assert!(!engine.knows(&session));
     gateway.ask(Ask::get(ROUTE).with(&session)).await.assert_refusal(401, "Invalid User");
 }
+
+/// What nobody else's question has to do with: an engine of Node takes no head above 16 KiB, and answers 431.
+#[tokio::test]
+async fn a_question_that_the_engine_does_not_take_keeps_nobody_from_being_asked_about() {
+    let engine = Engine::start().await;
+    let gateway =
+        engine.gateway("parity", |settings| settings.set("sessions.adopt.revalidate", "'1s'")).await;
+    let (ended, odd) = (engine.session("user@example.org"), engine.session("op@example.org"));
+    assert_eq!(status(&gateway, &ended).await, 200);
+    engine.state.refused.lock().unwrap().insert(odd.key.clone(), 431);
+    engine.state.sessions.lock().unwrap().remove(&ended.key);
+    until_async("the end to be seen", || async {
+        assert_eq!(status(&gateway, &odd).await, 503);
+        let unseen = engine.session("user@example.org");
+        assert_eq!(status(&gateway, &unseen).await, 200);
+        let answer = gateway.ask(Ask::get(ROUTE).with(&ended)).await;
+        answer.status == 401 && answer.header("x-request-id").is_some()
+    })
+    .await;
+    let asked = engine.whoamis();
+    let long = Session { key: "k".repeat(300), ..odd };
+    assert_eq!(status(&gateway, &long).await, 401);
+    assert_eq!(engine.whoamis(), asked, "no engine makes such a key");
+}

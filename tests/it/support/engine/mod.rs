@@ -50,6 +50,8 @@ pub struct State {
     /// How many of `seen` a gateway passed on.
     pub forwarded: AtomicUsize,
     pub whoamis: AtomicUsize,
+    /// Keys about which no question is taken, and the status instead.
+    pub refused: Mutex<HashMap<String, u16>>,
     pub logins: AtomicUsize,
     /// Connections are dropped without an answer.
     pub away: AtomicBool,

@@ -111,6 +111,10 @@ fn logout(request: &Request, state: &State) -> Page {
 fn v2(request: &Request, state: &State, is_cdr: bool) -> Page {
     if !is_cdr && request.path().eq_ignore_ascii_case("/api/v2/whoami") {
         state.whoamis.fetch_add(1, Ordering::SeqCst);
+        let key = request.credential("x_key", "x-key");
+        if let Some(status) = key.as_str().and_then(|key| state.refused.lock().unwrap().get(key).copied()) {
+            return Page::error(status, "Not taken.");
+        }
     }
     let caller = match caller(request, state) {
         Ok(caller) => caller,
