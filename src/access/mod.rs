@@ -22,6 +22,7 @@ pub mod routes;
 pub(crate) mod samples;
 mod segment;
 mod shared;
+pub mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -226,6 +227,11 @@ impl Access {
         }
         let query = query.map(|q| ForwardQuery::of(path, credentials::without(q, &self.names)));
         Some(Ok(GuardedPermit::on(entry, path.clone(), query)))
+    }
+
+    /// Whether a path that goes on as it was sent is the same to a server that resolves no dot segments.
+    pub fn is_read_alike(&self, path: &CanonicalPath, method: &Method, query: Option<&str>) -> bool {
+        self.policy.is_read_alike(Question { path, method, query })
     }
 
     /// Who presents these texts, of a WebSocket's first message.

@@ -70,6 +70,34 @@ impl CanonicalPath {
         self.encoded_slash
     }
 
+    /// As a server reads the path for which dot segments are names like others. None: there are none in it.
+    pub(super) fn with_dots_kept(&self) -> Option<Self> {
+        let sent = self.sent.path();
+        let is_dots = |segment: &str| matches!(segment, "." | "..");
+        if self.rewritten.is_none() || !sent.split('/').any(is_dots) {
+            return None;
+        }
+        let mut kept = String::with_capacity(sent.len());
+        for segment in sent.split('/').filter(|segment| !segment.is_empty()) {
+            kept.push('/');
+            if is_dots(segment) {
+                kept.push_str(segment);
+            } else {
+                segment::write_canonical(segment, &mut kept);
+            }
+        }
+        Some(Self { rewritten: Some(kept), ..self.clone() })
+    }
+
+    /// As a server reads the path that decodes its slashes before it looks at it. None: there are none to decode.
+    pub(super) fn with_slashes_decoded(&self) -> Option<Self> {
+        self.encoded_slash.then(|| {
+            let decoded = self.as_str().replace("%2F", "/").replace("%2f", "/");
+            let segments = decoded.split('/').filter(|segment| !segment.is_empty());
+            Self { rewritten: Some(segments.flat_map(|segment| ["/", segment]).collect()), ..self.clone() }
+        })
+    }
+
     /// The segments joined by `/`, without the slashes at either end: what routes are looked up by.
     pub(super) fn inner(&self) -> &str {
         inner(self.as_str())

@@ -93,11 +93,28 @@ impl Policy {
     /// The route of a request. A path with an encoded slash is bad on a route that does not let it through, and where
     /// there is no route.
     pub(super) fn entry(&self, question: Question<'_>) -> Result<Option<&Entry>, BadPath> {
-        let entry = self.routes.entry(question.path, question.method, question.query);
-        if question.path.has_encoded_slash() && !entry.is_some_and(|e| e.route.encoded_slash) {
-            return Err(ENCODED_SLASH);
+        let Question { path, method, query } = question;
+        let found = self.routes.entry(path, method, query)?;
+        if !path.has_encoded_slash() {
+            return Ok(found);
         }
-        Ok(entry)
+        let Some(entry) = found.filter(|entry| entry.route.encoded_slash) else { return Err(ENCODED_SLASH) };
+        // To a server that decodes first it must not be the path of another route.
+        let decoded = path.with_slashes_decoded().map(|path| self.routes.entry(&path, method, query));
+        match decoded.transpose()?.flatten() {
+            Some(other) if other.number == entry.number => Ok(found),
+            _ => Err(ENCODED_SLASH),
+        }
+    }
+
+    /// Whether the path finds the same route, and means the same there, where dot segments are not resolved. Asked of a
+    /// path that goes on as it was sent.
+    pub(super) fn is_read_alike(&self, question: Question<'_>) -> bool {
+        let Some(kept) = question.path.with_dots_kept() else { return true };
+        match (self.entry(question), self.entry(Question { path: &kept, ..question })) {
+            (Ok(Some(one)), Ok(Some(other))) => one.number == other.number && !one.names_a_user(),
+            _ => false,
+        }
     }
 
     /// Whether a role is known and may do nothing that the caller may not: he may give it to others.
@@ -335,6 +352,68 @@ mod tests {
             ["/me/a%2Fb", "/nothing%2Fx", "/enc%2Fa", "/public/a%2fb", "/closed/a%2fb", "/enc/a%2F..%2Fb"]
         {
             assert_eq!(judge(&format!("star@d GET {path}")), Err((Reason::BadPath, None)), "{path}");
+        }
+    }
+
+    fn table() -> Policy {
+        let open = |path: &str, rule| RouteSettings { rule, ..route(path) };
+        let routes = [
+            open("/me", Rule::Authenticated),
+            open("/closed", Rule::Deny),
+            RouteSettings { encoded_slash: true, ..open("/enc", Rule::Authenticated) },
+            open("/enc/secret", Rule::Deny),
+            open("/of/{user}", Rule::Authenticated),
+        ];
+        Policy::new(&routes, &[], false)
+    }
+
+    #[test]
+    fn an_encoded_slash_hides_no_other_route() {
+        let bad = |target: &str| {
+            let path = CanonicalPath::parse(target).unwrap();
+            table().entry(Question { path: &path, method: &Method::GET, query: None }).is_err()
+        };
+        for target in
+            ["/enc/secret%2Fx", "/enc/%2Fsecret", "/enc/secret%2F", "/enc/se%63ret%2fx", "/enc/%2F%2fSecret"]
+        {
+            assert!(bad(target), "{target}");
+        }
+        for target in ["/enc/a%2Fb", "/enc/%2F", "/enc/secrets%2Fx", "/enc/x%2Fsecret", "/enc/secret/x"] {
+            assert!(!bad(target), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_goes_on_as_it_was_sent_has_one_route() {
+        let is_read_alike = |target: &str| {
+            let path = CanonicalPath::parse(target).unwrap();
+            table().is_read_alike(Question { path: &path, method: &Method::GET, query: None })
+        };
+        for target in [
+            "/me",
+            "/me/x",
+            "//me///x",
+            "/%6de",
+            "/me/./x",
+            "/me/x/../y",
+            "/ME/.",
+            "/nowhere",
+            "/of/a",
+            "/me/a..b/.c",
+        ] {
+            assert!(is_read_alike(target), "{target}");
+        }
+        for target in [
+            "/closed/../me",
+            "/x/../me",
+            "/./me",
+            "/me/../closed",
+            "/me/../ME/x/../../closed/../me",
+            "/enc/../me",
+            "/of/a/../b",
+            "/nowhere/.",
+        ] {
+            assert_eq!(is_read_alike(target), target == "/me/../ME/x/../../closed/../me", "{target}");
         }
     }
 }

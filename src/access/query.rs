@@ -39,6 +39,15 @@ pub(super) fn occurrence<'q>(query: &'q str, wanted: &str) -> Occurrence<'q> {
     found
 }
 
+/// Whether some parser finds a value of the parameter that `is_wanted`, however often and by whatever name it is given.
+pub(super) fn may_give(query: &str, wanted: &str, is_wanted: impl Fn(&str) -> bool) -> bool {
+    query.split('&').any(|piece| {
+        let (name, value) = pair(piece);
+        let value = value.split(';').next().unwrap_or_default();
+        hides(piece, wanted) || likeness(name, wanted) != Likeness::Other && is_wanted(value)
+    })
+}
+
 /// The value of a parameter that is given once.
 pub(super) fn only<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
     match occurrence(query?, name) {

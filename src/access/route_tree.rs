@@ -2,12 +2,13 @@
 //! path, not on the number of routes, and it copies nothing.
 
 use http::Method;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::conflicts::takes;
-use super::path::CanonicalPath;
-use super::query;
+use super::path::{BadPath, CanonicalPath};
+use super::query::{self, Occurrence};
 use super::routes::{self, Route, RouteSettings, Segment};
 use super::segment;
 use crate::secret::PassThroughBuild;
@@ -33,6 +34,16 @@ pub(super) struct Entry {
     methods: Option<Vec<Method>>,
     query: Vec<(String, Vec<String>)>,
 }
+
+/// Whether a route takes a request; maybe: to a reader that takes another one of several values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Takes {
+    No,
+    Maybe,
+    Yes,
+}
+
+const AMBIGUOUS_QUERY: BadPath = BadPath { what: "a query parameter that a route asks for is ambiguous" };
 
 /// One segment of the tree. The root stands for the path `/`.
 #[derive(Default)]
@@ -68,11 +79,32 @@ impl RouteTree {
     /// whose methods and query take the request are compared at all.
     #[must_use]
     pub fn find(&self, path: &CanonicalPath, method: &Method, query: Option<&str>) -> Option<&Arc<Route>> {
-        self.entry(path, method, query).map(|e| &e.route)
+        self.entry(path, method, query).ok().flatten().map(|e| &e.route)
     }
 
-    pub(super) fn entry(&self, path: &CanonicalPath, method: &Method, query: Option<&str>) -> Option<&Entry> {
-        self.search(0, path.inner(), &|e: &Entry| e.takes(method, query))
+    /// # Errors
+    /// A parameter that a route asks for is given in a way that another reader takes it, and has another route then.
+    pub(super) fn entry(
+        &self,
+        path: &CanonicalPath,
+        method: &Method,
+        query: Option<&str>,
+    ) -> Result<Option<&Entry>, BadPath> {
+        let ambiguous = Cell::new(false);
+        let found = self.search(0, path.inner(), &|e: &Entry| match e.takes(method, query) {
+            Takes::Maybe => {
+                ambiguous.set(true);
+                false
+            }
+            takes => takes == Takes::Yes,
+        });
+        if ambiguous.get() {
+            let other = self.search(0, path.inner(), &|e: &Entry| e.takes(method, query) != Takes::No);
+            if found.map(|e| e.number) != other.map(|e| e.number) {
+                return Err(AMBIGUOUS_QUERY);
+            }
+        }
+        Ok(found)
     }
 
     /// Literal before `any` before the routes that end here is exactly the order of precedence, so the first found is
@@ -148,13 +180,31 @@ impl Entry {
         path.inner().split('/').nth(self.user?)
     }
 
-    /// Whether methods and query take a request. A parameter that is given twice takes none.
-    fn takes(&self, method: &Method, query: Option<&str>) -> bool {
-        self.methods.as_ref().is_none_or(|methods| takes(methods, method))
-            && self.query.iter().all(|(name, values)| {
-                query::only(query, name)
-                    .is_some_and(|given| values.iter().any(|v| query::decoded(given).eq(v.bytes())))
-            })
+    /// Whether the path's `{user}` decides anything here.
+    pub(super) fn names_a_user(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// Whether methods and query take a request.
+    fn takes(&self, method: &Method, query: Option<&str>) -> Takes {
+        if !self.methods.as_ref().is_none_or(|methods| takes(methods, method)) {
+            return Takes::No;
+        }
+        let of_each = self.query.iter().map(|(name, values)| {
+            let is_one = |given: &str| values.iter().any(|v| query::decoded(given).eq(v.bytes()));
+            match query.map_or(Occurrence::Absent, |query| query::occurrence(query, name)) {
+                Occurrence::Once(given) if is_one(given) => Takes::Yes,
+                // To who takes `;` for a separator.
+                Occurrence::Once(given) if given.split_once(';').is_some_and(|(given, _)| is_one(given)) => {
+                    Takes::Maybe
+                }
+                Occurrence::Ambiguous if query.is_some_and(|query| query::may_give(query, name, is_one)) => {
+                    Takes::Maybe
+                }
+                Occurrence::Once(_) | Occurrence::Absent | Occurrence::Ambiguous => Takes::No,
+            }
+        });
+        of_each.min().unwrap_or(Takes::Yes)
     }
 }
 
@@ -239,8 +289,8 @@ mod tests {
             ("PUT /put?view=a", Some(5)),
             ("GET /put?v%69ew=%61", Some(2)),
             ("GET /put?x&view=b&y", Some(2)),
-            ("GET /put?view=a&view=b", Some(0)),
-            ("GET /put?view=a&view[]=b", Some(0)),
+            ("GET /put?view=a&view=b", None),
+            ("GET /put?view=a&view[]=b", None),
             ("GET /put?view=A", Some(0)),
             ("GET /put?view", Some(0)),
             ("GET /put?view=ab", Some(0)),
@@ -277,10 +327,40 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_that_another_reader_takes_otherwise_is_refused_where_it_matters() {
+        let mut settings: Vec<_> = ["/q", "/q?view=x", "/other"].iter().map(|r| parse(r)).collect();
+        settings.iter_mut().enumerate().for_each(|(n, r)| r.place.line = n);
+        let table = RouteTree::new(&settings, false);
+        let entry = |target: &str| {
+            let path = CanonicalPath::parse(target).unwrap();
+            table.entry(&path, &Method::GET, path.sent().query()).map(|e| e.unwrap().number)
+        };
+        for (target, expected) in [
+            ("/q", Ok(0)),
+            ("/q?view=x", Ok(1)),
+            ("/q?view=%78&a", Ok(1)),
+            ("/q?view=y", Ok(0)),
+            ("/q?view=y&view=z", Ok(0)),
+            ("/q?view[]=y", Ok(0)),
+            ("/q?views=x&view=y", Ok(0)),
+            ("/other?view=x&view=y", Ok(2)),
+            ("/q?view=x&view=y", Err(AMBIGUOUS_QUERY)),
+            ("/q?view=y&view=x", Err(AMBIGUOUS_QUERY)),
+            ("/q?view=x&view=x", Err(AMBIGUOUS_QUERY)),
+            ("/q?view[]=x", Err(AMBIGUOUS_QUERY)),
+            ("/q?view=y&view[]=x", Err(AMBIGUOUS_QUERY)),
+            ("/q?view=x;a", Err(AMBIGUOUS_QUERY)),
+            ("/q?a;view=x", Err(AMBIGUOUS_QUERY)),
+        ] {
+            assert_eq!(entry(target), expected, "{target}");
+        }
+    }
+
+    #[test]
     fn the_user_is_read_from_the_canonical_path() {
         let table = RouteTree::new(&[route("/a/*/{user}")], false);
         let path = CanonicalPath::parse("//a/x/%4FWN%40d/y").unwrap();
-        let entry = table.entry(&path, &Method::GET, None).unwrap();
+        let entry = table.entry(&path, &Method::GET, None).unwrap().unwrap();
         assert_eq!(entry.user(&path), Some("OWN%40d"));
     }
 

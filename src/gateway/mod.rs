@@ -20,9 +20,11 @@ mod whoami;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use crate::access::own_path::OwnPath;
 use crate::access::path::CanonicalPath;
 use crate::access::permit::GuardedPermit;
 use crate::access::routes::{Target, WebSocketMode};
+use crate::access::shown::shown;
 use crate::access::{Access, AccessRequest, Denied, Permit, Reason, credentials, path};
 use crate::body::Full;
 use crate::clock::Clock;
@@ -136,7 +139,7 @@ impl Gateway {
         let method = request.method().clone();
         let exchange = Exchange::begin_recorded(place, client, method, &self.scribe, live.access_log);
         exchange.note(|facts| {
-            facts.target = request.uri().path_and_query().cloned();
+            facts.target = logged_target(live, request.uri());
             facts.query = logged_query(live, request.uri());
         });
         exchange
@@ -343,7 +346,19 @@ fn question<'r>(path: CanonicalPath, head: &'r Parts, exchange: &Exchange) -> Ac
 fn logged_query(live: &Live, uri: &Uri) -> Option<String> {
     let query = uri.query()?;
     let own = CanonicalPath::of(uri).ok().and_then(|path| live.access.own_path(&path));
-    (own != Some(OwnPath::Login)).then(|| credentials::without(query, &live.access.names).into_owned())
+    (own != Some(OwnPath::Login)).then(|| {
+        let names = &live.access.names;
+        shown(&credentials::without(query, names), names).into_owned()
+    })
+}
+
+/// The path, less what its sender may have meant for credentials.
+fn logged_target(live: &Live, uri: &Uri) -> Option<PathAndQuery> {
+    let target = uri.path_and_query()?;
+    match shown(target.path(), &live.access.names) {
+        Cow::Borrowed(_) => Some(target.clone()),
+        Cow::Owned(path) => PathAndQuery::try_from(path).ok(),
+    }
 }
 
 /// Refused as well: an absolute-form target whose authority is not the Host.

@@ -122,7 +122,7 @@ impl Decision {
 /// What only the access log and traces want to know.
 #[derive(Clone, Default)]
 pub struct Facts {
-    /// As it was sent.
+    /// As it was sent, less what may be credentials in its path.
     pub target: Option<PathAndQuery>,
     /// Less the credentials.
     pub query: Option<String>,

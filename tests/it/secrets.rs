@@ -187,6 +187,15 @@ async fn misplaced(found: &mut Found, gateway: &TestGateway, session: &Session, 
         ("an authority", format!("http://user:{wrong}@localhost/me/x?{}", session.query())),
         ("a fragment", format!("/me/x?a=1#access_token={token}&x_key={key}")),
         ("a public route", format!("/public/x?{}", session.query())),
+        ("an encoded question mark", format!("/me/x%3Faccess_token={token}&x_key={key}")),
+        ("an ampersand for it", format!("/me/x&access_token={token}&x_key={key}")),
+        ("semicolons", format!("/me/x;access_token={token};x_key={key}")),
+        ("other letter case", format!("/me/x?Access_Token={token}&X_Key={key}")),
+        ("names of headers", format!("/me/x?X-Access-Token={token}&X-Key={key}")),
+        ("escaped twice", format!("/me/x?a=1%26access_token={token}%26x_key={key}")),
+        ("an escaped equals sign", format!("/me/x?access_token%3D{token}&x_key%3D{key}")),
+        ("inside of another", format!("/me/x?url=/y%3Faccess_token%3D{token}%26x_key%3D{key}")),
+        ("a segment", format!("/me/{token}/x")),
     ] {
         found.ask(gateway, place, Ask::get(target)).await;
     }

@@ -122,8 +122,18 @@ fn agreed(told: [Told<'_>; 3], by_envoy: bool) -> Result<Original, AskFault> {
     }
     let whole = told.iter().find(|told| told.target.is_some() && told.method.is_some());
     let method = whole.and_then(|told| told.method.clone()).ok_or(AskFault::NoMethod)?;
+    if is_more_behind_a_fragment(target) {
+        return Err(AskFault::BadPath);
+    }
     let target = PathAndQuery::try_from(target).map_err(|_| AskFault::BadPath)?;
     Ok(Original { method, target: Uri::from(target), by_envoy })
+}
+
+/// A fragment is cut off here, and goes on where the ingress sends the target as it came: a server that does not cut it
+/// may find another path in it (`/public#/../private`).
+fn is_more_behind_a_fragment(target: &[u8]) -> bool {
+    let mut fragment = target.iter().skip_while(|b| **b != b'#');
+    fragment.any(|b| matches!(b, b'/' | b'\\' | b'%' | b';' | b'?'))
 }
 
 /// None: `/auth` itself. The query of that is the ingress' own.

@@ -58,8 +58,13 @@ impl Gateway {
             Err(fault) => (Check::default(), Some(fault)),
         };
         // Envoy chooses its route anew by the path that the answer sets.
-        let asked =
-            Asked { method: &check.method, target: &check.target, headers: &check.headers, is_routed: false };
+        let asked = Asked {
+            method: &check.method,
+            target: &check.target,
+            headers: &check.headers,
+            is_routed: false,
+            goes_on_as_sent: false,
+        };
         let client = check.client.unwrap_or_else(|| peer.addr.ip().to_canonical());
         // Who may ask is believed about the client's request.
         let asking = Peer::new(peer.addr, peer.listener, true);

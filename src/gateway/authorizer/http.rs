@@ -39,7 +39,7 @@ impl Gateway {
             false => Cow::Borrowed(request.headers()),
         };
         // Envoy has chosen the backend by the path's bytes before it asks; the others read them.
-        let asked = Asked { method, target, headers: &headers, is_routed: by_envoy };
+        let asked = Asked { method, target, headers: &headers, is_routed: by_envoy, goes_on_as_sent: true };
         let place = self.scribe.place(asked.headers, request.version(), peer);
         let client = thread.live.trusted.client(peer, asked.headers);
         let exchange = self.begin_asked(&thread.live, place, client, &asked);

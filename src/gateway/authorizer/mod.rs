@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use super::live::{Live, ThreadLive};
 use super::rejection::Rejection;
-use super::{Gateway, logged_query, note_refusal};
+use super::{Gateway, logged_query, logged_target, note_refusal};
 use crate::access::own_path::OwnPath;
 use crate::access::path::CanonicalPath;
 use crate::access::{AccessRequest, Permit, Reason};
@@ -39,6 +39,8 @@ struct Asked<'r> {
     headers: &'r HeaderMap,
     /// It was sent to the backend by the path as it stands there, whatever is answered.
     is_routed: bool,
+    /// The backend gets the path as it was sent, whatever is answered. Otherwise as it was judged.
+    goes_on_as_sent: bool,
 }
 
 /// What the rules say of a request that may pass.
@@ -56,7 +58,7 @@ impl Gateway {
         let method = asked.method.clone();
         let exchange = Exchange::begin_recorded(place, client, method, &self.scribe, live.access_log);
         exchange.note(|facts| {
-            facts.target = asked.target.path_and_query().cloned();
+            facts.target = logged_target(live, asked.target);
             facts.query = logged_query(live, asked.target);
         });
         exchange
@@ -85,14 +87,20 @@ impl Gateway {
             exchange.decide(Decision::Allow);
             return Ok(Granted::OwnPath { target });
         }
+        let query = asked.target.query();
         let question = AccessRequest {
             path,
             method: asked.method,
             headers: asked.headers,
-            query: asked.target.query(),
+            query,
             client: exchange.client,
         };
+        let is_read_alike =
+            !asked.goes_on_as_sent || thread.access.is_read_alike(&question.path, asked.method, query);
         let permit = self.decide(&thread.access, question, exchange).await?;
+        if !is_read_alike {
+            return Err(Rejection::Denied(Reason::BadPath));
+        }
         if permit.route().body.is_empty() {
             Ok(Granted::Permit(Box::new(permit)))
         } else {

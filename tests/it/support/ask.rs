@@ -6,7 +6,7 @@ use super::session::Session;
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub method: String,
-    target: Vec<u8>,
+    pub target: Vec<u8>,
     host: Option<String>,
     fields: Vec<(Vec<u8>, Vec<u8>)>,
     body: Option<Vec<u8>>,
