@@ -53,6 +53,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How much longer than a drain may take the sessions file of the process before us is waited for.
 const HANDOVER: Duration = Duration::from_secs(10);
 
+/// How long the end waits for what cannot be cut off, after the drain.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// How long it waits for workers and for the access log to be written.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
 /// How long the end waits for the collector of traces.
 const LAST_TRACES: Duration = Duration::from_secs(2);
 
@@ -94,7 +100,11 @@ pub fn run_then(source: Source, loaded: Loaded, inherited: Inherited, ready: imp
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
-    match runtime.block_on(serve(source, loaded, inherited, ready)) {
+    let ended = runtime.block_on(serve(source, loaded, inherited, ready));
+    // What waits for a resolver, a disk or a reader of the logs does not hold up the end.
+    runtime.shutdown_timeout(LAST_WORK);
+    log::finish(LAST_WORK);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
@@ -325,7 +335,13 @@ impl Orders {
             if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
                 notify(&[sd_notify::NotifyState::Reloading, now]);
             }
-            let (outcome, files) = reloader.reload(trigger).await;
+            // A file that does not answer does not keep the program from ending.
+            let (outcome, files) = tokio::select! {
+                reloaded = reloader.reload(trigger) => reloaded,
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                () = self.drain.notified() => return,
+            };
             self.files.look_at(files);
             notify(&[sd_notify::NotifyState::Ready]);
             if let Some(asked) = asked {
@@ -374,7 +390,11 @@ async fn finish(drain: &Drain, limits: &Limits, writer: Writer, workers: Vec<Joi
         writer.finish();
         joined
     });
-    if ended.await.unwrap_or(1) > 0 {
-        tracing::error!("a worker ended by a panic");
+    match tokio::time::timeout(LAST_LINES, ended).await {
+        Ok(Ok(0)) => {}
+        Ok(_) => tracing::error!("a worker ended by a panic"),
+        Err(_) => {
+            tracing::warn!("nobody reads the access log on standard output; what is left of it is lost")
+        }
     }
 }

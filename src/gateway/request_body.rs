@@ -148,9 +148,8 @@ async fn whole(
     if body.size_hint().lower() > MAX_HELD as u64 {
         return Err(BodyRefusal::TooLarge);
     }
-    let known = body.size_hint().exact().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-    share.grow(known)?;
-    let (mut whole, mut deadline) = (Vec::with_capacity(known), Deadline::default());
+    // Nothing is set aside for what is only announced: heads without bodies would take it from all others.
+    let (mut whole, mut deadline) = (Vec::new(), Deadline::default());
     loop {
         deadline.arm(quiet);
         let frame = std::future::poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {

@@ -270,6 +270,7 @@ impl Watch {
             }
             match ready!(self.patience.poll(cx, &self.count, &self.seen)) {
                 Verdict::Rest => connection.ask_to_rest(),
+                Verdict::Look => self.seen.look(),
                 Verdict::CloseGracefully => connection.graceful_shutdown(),
                 Verdict::Drop => return Poll::Ready(None),
             }

@@ -3,6 +3,7 @@
 //! Lives inside hyper and, after an upgrade, wherever the upgraded stream is taken, so it is `Send` and holds
 //! what must last as long as the socket: the place among `limits.max_connections` and the drain guard.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use std::io;
 use std::pin::Pin;
@@ -23,6 +24,11 @@ use super::own;
 /// client has read that answer (RFC 9112 section 9.6).
 const LINGER_BYTES: usize = 256 * 1024;
 
+#[cfg(target_os = "linux")]
+const LEFT: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlags::ERR);
+#[cfg(not(target_os = "linux"))]
+const LEFT: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
+
 /// What the connection's task sees of its IO. Relaxed everywhere: one thread writes and reads it.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -31,6 +37,8 @@ pub(super) struct Seen {
     fault_at: AtomicU32,
     upgraded: AtomicBool,
     torn: AtomicBool,
+    /// Whether the client is there is to be looked at when hyper next flushes.
+    look: AtomicBool,
 }
 
 /// How far the client's bytes have come.
@@ -72,6 +80,11 @@ impl Seen {
         self.torn.store(true, Relaxed);
     }
 
+    /// See [`super::patience::Verdict::Look`]. While a body is read, its end tells.
+    pub(super) fn look(&self) {
+        self.look.store(self.reading() != Reading::Body, Relaxed);
+    }
+
     fn set(&self, reading: Reading) {
         self.position.store(reading as u8, Relaxed);
     }
@@ -81,6 +94,8 @@ impl Seen {
 pub(super) trait Tear {
     /// The socket is reset when it is closed.
     fn tear(&self);
+    /// Whether the peer has closed its side, whatever of it is not read yet.
+    fn has_left(&self) -> bool;
 }
 
 impl Tear for TcpStream {
@@ -88,11 +103,21 @@ impl Tear for TcpStream {
         // Without it the peer sees a plain end: all that can be said has been said.
         let _: io::Result<()> = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
+
+    fn has_left(&self) -> bool {
+        let mut of_it = [PollFd::new(self, LEFT)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut of_it, Some(&now)).is_ok() && of_it.iter().any(|fd| fd.revents().intersects(LEFT))
+    }
 }
 
 impl Tear for TlsStream<TcpStream> {
     fn tear(&self) {
         self.get_ref().0.tear();
+    }
+
+    fn has_left(&self) -> bool {
+        self.get_ref().0.has_left()
     }
 }
 
@@ -240,6 +265,12 @@ impl<S: AsyncRead + AsyncWrite + Tear + Unpin> AsyncWrite for ClientIo<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.seen.look.load(Relaxed) {
+            this.seen.look.store(false, Relaxed);
+            if this.stream.has_left() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+        }
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         this.unsent = false;
         Poll::Ready(Ok(()))

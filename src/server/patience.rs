@@ -16,6 +16,9 @@ use crate::deadline::Deadline;
 
 /// How long a client that says nothing is still listened to when the drain starts: its request may be on its way.
 pub(super) const GRACE: Duration = Duration::from_millis(200);
+/// How often the client of a request that takes long is looked for, on HTTP/1: while a byte of a next request waits there,
+/// hyper does not see that it is gone.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a connection that was told to end may take for it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -37,6 +40,8 @@ enum Phase {
 pub(super) enum Verdict {
     /// Let go of what is held for a request: the next may be long in coming.
     Rest,
+    /// Look whether it is there at all.
+    Look,
     /// End in good order: nothing is on its way.
     CloseGracefully,
     /// Just end.
@@ -50,7 +55,7 @@ pub(super) struct Patience {
     phase: Phase,
     deadline: Deadline,
     told_to_end: bool,
-    /// Whether it can rest, and how much of `idle` is left then.
+    /// Whether it is of HTTP/1, which can rest and is looked after, and how much of `idle` is left then.
     rests: bool,
     left: Duration,
 }
@@ -85,8 +90,13 @@ impl Patience {
                 Phase::Farewell => self.deadline.arm(FAREWELL),
             }
         }
+        let looks = self.phase == Phase::Busy && self.rests;
+        if looks {
+            self.deadline.arm_if_idle(LOOK_EVERY);
+        }
         ready!(self.deadline.poll_passed(cx));
         match self.phase {
+            Phase::Busy if looks => Poll::Ready(Verdict::Look),
             Phase::Busy => Poll::Pending,
             Phase::Idle(_) if !self.left.is_zero() => {
                 self.deadline.arm(std::mem::take(&mut self.left));

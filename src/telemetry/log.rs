@@ -1,7 +1,11 @@
-//! The operational log, on standard error: one line an event, whatever stands in it.
+//! The operational log, on standard error: one line an event, whatever stands in it. One thread writes; a reader that is
+//! too slow costs lines, which are counted and told, and nobody's time.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 use tracing::Level;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -13,12 +17,63 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::output::Output;
 use super::{LogFormat, LogSettings, audit};
+use crate::clock::monotonic;
 
 /// What is written and what is not; changed by a reload.
 static WANTED: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
 
+/// Lines that may wait for the writer. Most are below 500 bytes.
+const QUEUE: usize = 4096;
+
+/// What the writer is handed.
+enum Entry {
+    Line(Vec<u8>),
+    /// To be told when all before it is written.
+    Mark(SyncSender<()>),
+}
+
+static WRITER: OnceLock<SyncSender<Entry>> = OnceLock::new();
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Waits until what was said is written, but not for a reader that stands still.
+pub fn finish(patience: Duration) {
+    let Some(writer) = WRITER.get() else { return };
+    let (done, written) = sync_channel(1);
+    let began = monotonic();
+    let mut mark = Entry::Mark(done);
+    while let Err(TrySendError::Full(again)) = writer.try_send(mark) {
+        if monotonic().saturating_duration_since(began) > patience {
+            return;
+        }
+        mark = again;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Not in time, or never: there is nobody to be told.
+    let _: Result<(), _> = written.recv_timeout(patience);
+}
+
+fn write_all(received: &Receiver<Entry>, out: &'static Output) {
+    for entry in received {
+        match entry {
+            // Nobody is left to be told that nobody reads.
+            Entry::Line(line) => drop(out.put(&line)),
+            Entry::Mark(done) => drop(done.try_send(())),
+        }
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            tracing::warn!(lost, "lines of this log are lost: who reads it is too slow");
+        }
+    }
+}
+
 /// Sends what the program says to `out` from here on. A second call has no effect but on the level.
 pub fn start(settings: &LogSettings, out: &'static Output) {
+    let (lines, received) = sync_channel(QUEUE);
+    let writer = std::thread::Builder::new().name("log".into()).spawn(move || write_all(&received, out));
+    if writer.is_ok() {
+        // Only tests start twice in one process.
+        let _: Result<(), _> = WRITER.set(lines);
+    }
     let (wanted, handle) = reload::Layer::new(wanted(settings.level));
     let layer = fmt::layer().with_writer(move || OneLine::to(out)).with_ansi(false);
     let layer = match settings.format {
@@ -73,8 +128,14 @@ impl Drop for OneLine {
     fn drop(&mut self) {
         let mut line = one_line(&self.event);
         line.push(b'\n');
-        // Nobody is left to be told that nobody reads.
-        let _: io::Result<()> = self.out.put(&line);
+        let Some(writer) = WRITER.get() else {
+            // There is no thread for it.
+            let _: io::Result<()> = self.out.put(&line);
+            return;
+        };
+        if writer.try_send(Entry::Line(line)).is_err() {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::answer::status_of;
 use crate::support::h2::{self, Frames, H2Client};
 use crate::support::jwt;
 use crate::support::wait::within;
@@ -116,6 +117,22 @@ async fn a_body_of_the_largest_size_passes_and_too_many_at_once_do_not() {
         client.answer().await.assert_ok();
     }
     gateway.ask(json(&body).with(&session)).await.assert_ok();
+}
+
+#[tokio::test]
+async fn what_is_only_announced_takes_no_memory() {
+    let (_upstream, gateway, session) = rejecting().await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        let mut client = gateway.client().await;
+        let head =
+            Ask::post("/in/x").header("Content-Type", "application/json").header("Content-Length", "5242880");
+        client.send(head.header("Expect", "100-continue").with(&session).bytes()).await;
+        // Its body is waited for now.
+        assert_eq!(status_of(&client.answer_head().await), 100);
+        open.push(client);
+    }
+    gateway.ask(json("{}").with(&session)).await.assert_ok();
 }
 
 #[tokio::test]

@@ -228,3 +228,25 @@ async fn many_pipelined_requests_do_not_grow_without_bound() {
         client.answer().await.assert_refusal(403, "Permission denied!");
     }
 }
+
+/// hyper does not look whether a client is there while a byte of its next request waits.
+#[tokio::test]
+async fn a_client_that_has_left_behind_its_next_request_holds_nothing() {
+    let (upstream, gateway) = usual().await;
+    let session = gateway.login("admin").await;
+    let others = gateway.metric("postern_connections", &["listener=\"http\""]).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = gateway.client().await;
+        let mut bytes = Ask::get("/me/hold").with(&session).bytes();
+        bytes.push(b'G');
+        client.send(bytes).await;
+        clients.push(client);
+    }
+    upstream.wait_for_requests(5).await;
+    drop(clients);
+    until_async("the clients to be missed", || async {
+        gateway.metric("postern_connections", &["listener=\"http\""]).await <= others
+    })
+    .await;
+}

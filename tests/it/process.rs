@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use rustix::process::geteuid;
+use rustix::process::{Signal, geteuid};
 
+use crate::support::ports::connected;
 use crate::support::process::{Lines, Process, binary, postern};
-use crate::support::wait::until;
-use crate::support::{Prepared, usual};
+use crate::support::wait::{until, until_async};
+use crate::support::{Ask, DOMAIN, PASSWORD, Prepared, TestClient, TestUpstream, usual};
 
 const NOBODY: u32 = 65_534;
 
@@ -73,4 +74,31 @@ async fn started(lines: &Lines) {
         lines.lock().unwrap().iter().any(|line| line.contains("\"started\"")).then_some(())
     })
     .await;
+}
+
+/// Logs to pipes that nobody reads any more: a supervisor that hangs takes neither requests nor the end with it.
+#[tokio::test]
+async fn who_does_not_read_the_logs_stops_nothing() {
+    let upstream = TestUpstream::start().await;
+    let prepared = Prepared::new(|settings| {
+        settings.set("upstreams.engine.servers", &format!("['{}']", upstream.url()));
+        settings.set("log.level", "'trace'");
+        settings.set("log.access", "true");
+    });
+    let http = prepared.settings.address_of("listen.http").unwrap();
+    let mut command = postern(&prepared.env);
+    command.arg("run").arg("--config").arg(prepared.config()).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (_out, _err) = (child.stdout.take(), child.stderr.take());
+    let mut process = Process::of(child);
+    until_async("the gateway to listen", || async { connected(http).await.is_ok() }).await;
+
+    let mut client = TestClient::connect(http).await;
+    // Several lines each: many times what two pipes hold.
+    for _ in 0..3000 {
+        client.ask(&Ask::get("/public/x")).await.assert_ok();
+    }
+    client.ask(&Ask::login(&format!("100@{DOMAIN}"), PASSWORD)).await.assert_ok();
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code().await, 0);
 }
