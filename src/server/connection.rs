@@ -293,6 +293,10 @@ impl Watch {
             return false;
         }
         self.draining = true;
+        if tells {
+            // It has been told what was taken; one that does not even answer that is not waited for.
+            self.patience.farewell();
+        }
         true
     }
 }

@@ -119,6 +119,11 @@ impl Patience {
         }
     }
 
+    /// It was told to end: once nothing is open on it, it has a moment for that.
+    pub(super) fn farewell(&mut self) {
+        self.told_to_end = true;
+    }
+
     fn phase_now(&self, count: &Count, seen: &Seen) -> Phase {
         match seen.reading() {
             Reading::Lingering => Phase::Farewell,

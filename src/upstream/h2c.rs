@@ -7,7 +7,7 @@ use http::{HeaderName, Request, Response, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::error::Error as _;
 use std::io;
@@ -25,6 +25,7 @@ use super::headers::{self, Onward, Policy};
 use super::http1::Limits;
 use super::pool::Load;
 use super::watch::Watch;
+use crate::clock::monotonic;
 use crate::deadline::Deadline;
 use crate::telemetry::exchange::Exchange;
 
@@ -35,6 +36,11 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_HEADER_LIST: u32 = super::parse::MAX_HEAD as u32;
 /// How often it is looked whether the request has been sent, while it has not.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// A connection is asked so often whether anybody is there, used or not, and how long for an answer: a server that has
+/// vanished without a word is noticed before the next request, or soon behind it.
+const PING_EVERY: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs hyper's tasks on this thread.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +60,10 @@ pub(super) async fn open(tcp: TcpStream, slot: OwnedSemaphorePermit) -> io::Resu
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
         .handshake(TokioIo::new(tcp))
         .await
         .map_err(io::Error::other)?;
@@ -96,6 +106,9 @@ pub(super) struct Progress {
     answered: Cell<bool>,
     broken: Cell<bool>,
     slow: Cell<bool>,
+    /// Pieces that were asked for, and whether the client is waited for to give the next.
+    pieces: Cell<u32>,
+    waits_for_client: Cell<bool>,
 }
 
 /// Why the request was not answered.
@@ -104,6 +117,8 @@ pub(super) enum H2cFault {
     Unsent(Box<Request<OutBody>>),
     /// Sent, and refused before anything of it was processed (RFC 9113 section 8.7).
     Refused,
+    /// Sent behind the last one that the server serves on this connection (RFC 9113 section 6.8).
+    GoneAway,
     Failed(ForwardError),
 }
 
@@ -119,12 +134,16 @@ pub(super) async fn send(
     let answer = sender.try_send_request(request);
     let mut answer = std::pin::pin!(answer);
     let (mut wait, mut timed) = (Deadline::default(), false);
+    let (mut pieces, mut stands_since) = (0, monotonic());
     std::future::poll_fn(|cx| {
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {
             return Poll::Ready(result.map_err(|mut e| match e.take_message() {
                 Some(request) => H2cFault::Unsent(Box::new(request)),
-                None if is_refused(e.error()) => H2cFault::Refused,
-                None => H2cFault::Failed(fault(&progress)),
+                None => match unprocessed(e.error()) {
+                    Some(Unprocessed::Refused) => H2cFault::Refused,
+                    Some(Unprocessed::GoneAway) => H2cFault::GoneAway,
+                    None => H2cFault::Failed(fault(&progress)),
+                },
             }));
         }
         loop {
@@ -140,22 +159,40 @@ pub(super) async fn send(
             if watch.poll_over(cx).is_ready() {
                 return Poll::Ready(Err(H2cFault::Failed(ForwardError::RequestBody)));
             }
+            // The server takes nothing: it opens no window, or has no stream free.
+            if progress.waits_for_client.get() || pieces != progress.pieces.get() {
+                (pieces, stands_since) = (progress.pieces.get(), monotonic());
+            } else if monotonic().saturating_duration_since(stands_since) > limits.response {
+                return Poll::Ready(Err(H2cFault::Failed(ForwardError::Timeout)));
+            }
         }
     })
     .await
     .inspect(|_| progress.answered.set(true))
 }
 
-/// Whether the server said that it did not look at the request: it has as many as it wants.
-fn is_refused(error: &hyper::Error) -> bool {
+/// Why a server did not look at a request.
+enum Unprocessed {
+    /// It has as many as it wants.
+    Refused,
+    /// It ends the connection.
+    GoneAway,
+}
+
+/// Whether the server said that it did not look at the request.
+fn unprocessed(error: &hyper::Error) -> Option<Unprocessed> {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return match error.reason().filter(|_| error.is_remote())? {
+                h2::Reason::REFUSED_STREAM => Some(Unprocessed::Refused),
+                h2::Reason::NO_ERROR if error.is_go_away() => Some(Unprocessed::GoneAway),
+                _ => None,
+            };
         }
         source = error.source();
     }
-    false
+    None
 }
 
 fn fault(progress: &Progress) -> ForwardError {
@@ -235,6 +272,8 @@ impl Body for OutBody {
             }
             Poll::Ready(frame) => {
                 self.deadline.disarm();
+                self.progress.waits_for_client.set(false);
+                self.progress.pieces.set(self.progress.pieces.get().wrapping_add(1));
                 match &frame {
                     Some(Err(_)) => self.progress.broken.set(true),
                     None => self.progress.sent.set(true),
@@ -245,6 +284,7 @@ impl Body for OutBody {
             }
             Poll::Pending if self.progress.answered.get() => Poll::Pending,
             Poll::Pending => {
+                self.progress.waits_for_client.set(true);
                 let quiet = self.quiet;
                 self.deadline.arm_if_idle(quiet);
                 ready!(self.deadline.poll_passed(cx));

@@ -5,8 +5,10 @@ use http::HeaderMap;
 use hyper::body::Frame;
 use serde_json::json;
 
+use crate::support::attacker::{self, Attacker};
 use crate::support::h2::{Frames, H2Client, H2cUpstream, request};
-use crate::support::{Ask, Prepared, Session, TestGateway, TestUpstream, usual};
+use crate::support::wait::{until, within};
+use crate::support::{Ask, Prepared, Session, TestGateway, TestUpstream, configured, usual};
 
 async fn admin() -> (TestUpstream, TestGateway, Session) {
     let (upstream, gateway) = usual().await;
@@ -284,4 +286,102 @@ async fn a_stream_that_an_h2c_server_refuses_is_sent_elsewhere_or_503() {
     }
     first.abort();
     second.abort();
+}
+
+/// An h2c server that ends each connection in good order after ten requests, as servers do that are replaced.
+async fn short_lived() -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let served = std::sync::Arc::new(tokio::sync::Notify::new());
+                let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+                let told = std::sync::Arc::clone(&served);
+                let service = hyper::service::service_fn(move |_| {
+                    if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 9 {
+                        told.notify_one();
+                    }
+                    async { Ok::<_, std::convert::Infallible>(http::Response::new(Frames::full("good"))) }
+                });
+                let connection =
+                    hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                        .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+                let mut connection = std::pin::pin!(connection);
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = served.notified() => connection.as_mut().graceful_shutdown(),
+                }
+                let _ = connection.await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn an_h2c_server_that_ends_its_connections_costs_nobody_an_answer() {
+    let url = short_lived().await;
+    let gateway = TestGateway::run(Prepared::new(|settings| {
+        settings.set("upstreams.engine.servers", &format!("['{url}']"));
+    }))
+    .await;
+    let asks = (0..4).map(|_| async {
+        let mut client = gateway.client().await;
+        for _ in 0..150 {
+            client.ask(&Ask::get("/public/x")).await.assert_ok();
+        }
+    });
+    futures_util::future::join_all(asks).await;
+}
+
+/// Its first connection is taken, and nothing is ever said on it: a host that has vanished.
+#[tokio::test]
+async fn a_connection_to_an_h2c_server_that_is_dead_is_not_used_for_ever() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut dead = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            if dead.len() < 2 {
+                dead.push(stream);
+                continue;
+            }
+            let service = hyper::service::service_fn(|_| async {
+                Ok::<_, std::convert::Infallible>(http::Response::new(Frames::full("good")))
+            });
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                    .serve_connection(hyper_util::rt::TokioIo::new(stream), service),
+            );
+        }
+    });
+    let gateway = TestGateway::run(Prepared::new(|settings| {
+        settings.set("upstreams.engine.servers", &format!("['{url}']"));
+        settings.set("upstreams.engine.response_timeout", "'1s'");
+    }))
+    .await;
+    // A connection each of as many threads as there are, at most.
+    let statuses = within("an answer", async {
+        let mut statuses = Vec::new();
+        loop {
+            let status = gateway.ask(Ask::get("/public/x")).await.status;
+            statuses.push(status);
+            if status == 200 {
+                return statuses;
+            }
+        }
+    })
+    .await;
+    assert!(statuses.len() <= 4 && statuses[..statuses.len() - 1].iter().all(|s| *s == 504), "{statuses:?}");
+}
+
+/// A phone that sleeps answers neither PING nor GOAWAY.
+#[tokio::test]
+async fn a_client_that_answers_nothing_does_not_hold_the_drain() {
+    let (_upstream, mut gateway) = configured(|settings| settings.set("limits.drain_timeout", "'60s'")).await;
+    let mut client = Attacker::connect(&gateway, &[]).await;
+    client.flood(&attacker::get(1, "/public/x"), 1).await;
+    until("an answer", || (client.seen().frames[usize::from(attacker::HEADERS)] > 0).then_some(())).await;
+    assert_eq!(gateway.terminate().await, 0);
 }

@@ -18,6 +18,9 @@ use crate::clock::monotonic;
 /// The result of a try that the server did not look at.
 const REFUSED: &str = "refused";
 
+/// How many connections of one server may have ended while a request was on its way to it.
+const RENEWALS: u32 = 3;
+
 impl Ask<'_> {
     /// A server that has enough to do is not one that fails.
     fn note_refused(&self, lane: &Lane) {
@@ -38,11 +41,11 @@ impl LocalGroup {
     {
         let is_bodiless = body.is_end_stream();
         let mut request = h2c_request(ask, body)?;
-        let (mut watch, mut tried) = (ask.watch(), Tried::default());
+        let (mut watch, mut tried, mut renewed) = (ask.watch(), Tried::default(), 0);
         loop {
             let lane = self.pick(&mut tried, monotonic())?;
             let load = Load::on(&lane);
-            let mut sender = match self.h2c_sender(&lane).await {
+            let (mut sender, is_reused) = match self.h2c_sender(&lane).await {
                 Ok(sender) => sender,
                 Err(NoConnection::Busy) => return Err(ForwardError::Busy),
                 Err(NoConnection::Failed(e)) => {
@@ -61,6 +64,10 @@ impl LocalGroup {
                     return Ok(response);
                 }
                 Err(H2cFault::Failed(e)) => {
+                    if matches!(e, ForwardError::Timeout) {
+                        // Perhaps nobody is there any more: the next request has a connection of its own.
+                        lane.h2c.replace(None);
+                    }
                     ask.note_failure(&lane, &self.shared, &e);
                     return Err(e);
                 }
@@ -72,6 +79,21 @@ impl LocalGroup {
                     }
                     request = h2c_request(ask, http_body_util::Empty::<Bytes>::new())?;
                 }
+                // A connection that ended meanwhile says nothing of its server.
+                Err(H2cFault::GoneAway) if is_bodiless && renewed < RENEWALS => {
+                    lane.h2c.replace(None);
+                    renewed += 1;
+                    request = h2c_request(ask, http_body_util::Empty::<Bytes>::new())?;
+                }
+                Err(H2cFault::GoneAway) => {
+                    lane.h2c.replace(None);
+                    return Err(ForwardError::Busy);
+                }
+                Err(H2cFault::Unsent(back)) if is_reused && renewed < RENEWALS => {
+                    lane.h2c.replace(None);
+                    renewed += 1;
+                    request = *back;
+                }
                 Err(H2cFault::Unsent(back)) => {
                     lane.h2c.replace(None);
                     request = *back;
@@ -81,11 +103,11 @@ impl LocalGroup {
         }
     }
 
-    /// An open connection, or a new one.
-    async fn h2c_sender(&self, lane: &Lane) -> Result<H2cSender, NoConnection> {
+    /// An open connection (`true`), or a new one.
+    async fn h2c_sender(&self, lane: &Lane) -> Result<(H2cSender, bool), NoConnection> {
         let known = lane.h2c.borrow().clone();
         if let Some(sender) = known.filter(|s| !s.is_closed()) {
-            return Ok(sender);
+            return Ok((sender, true));
         }
         let slot = self.slot().await.ok_or(NoConnection::Busy)?;
         let Stream::Tcp(tcp) = self.connect(lane).await.map_err(NoConnection::Failed)? else {
@@ -93,7 +115,7 @@ impl LocalGroup {
         };
         let sender = h2c::open(tcp, slot).await.map_err(NoConnection::Failed)?;
         lane.h2c.replace(Some(sender.clone()));
-        Ok(sender)
+        Ok((sender, false))
     }
 }
 
