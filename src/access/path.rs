@@ -89,15 +89,6 @@ impl CanonicalPath {
         Some(Self { rewritten: Some(kept), ..self.clone() })
     }
 
-    /// As a server reads the path that decodes its slashes before it looks at it. None: there are none to decode.
-    pub(super) fn with_slashes_decoded(&self) -> Option<Self> {
-        self.encoded_slash.then(|| {
-            let decoded = self.as_str().replace("%2F", "/").replace("%2f", "/");
-            let segments = decoded.split('/').filter(|segment| !segment.is_empty());
-            Self { rewritten: Some(segments.flat_map(|segment| ["/", segment]).collect()), ..self.clone() }
-        })
-    }
-
     /// The segments joined by `/`, without the slashes at either end: what routes are looked up by.
     pub(super) fn inner(&self) -> &str {
         inner(self.as_str())
