@@ -354,8 +354,6 @@ mod tests {
         let routes = [
             open("/me", Rule::Authenticated),
             open("/closed", Rule::Deny),
-            RouteSettings { encoded_slash: true, ..open("/enc", Rule::Authenticated) },
-            open("/enc/secret", Rule::Deny),
             open("/of/{user}", Rule::Authenticated),
         ];
         Policy::new(&routes, &[], false)
@@ -378,20 +376,12 @@ mod tests {
             "/nowhere",
             "/of/a",
             "/me/a..b/.c",
+            "/me/../ME/x/../../closed/../me",
         ] {
             assert!(is_read_alike(target), "{target}");
         }
-        for target in [
-            "/closed/../me",
-            "/x/../me",
-            "/./me",
-            "/me/../closed",
-            "/me/../ME/x/../../closed/../me",
-            "/enc/../me",
-            "/of/a/../b",
-            "/nowhere/.",
-        ] {
-            assert_eq!(is_read_alike(target), target == "/me/../ME/x/../../closed/../me", "{target}");
+        for target in ["/closed/../me", "/x/../me", "/./me", "/me/../closed", "/of/a/../b", "/nowhere/."] {
+            assert!(!is_read_alike(target), "{target}");
         }
     }
 }

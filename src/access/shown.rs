@@ -16,6 +16,11 @@ const ESCAPED_AT_MOST: usize = 2;
 /// The text up to what may be a credential: behind a credential's name in any spelling, or from where a JWT begins.
 #[must_use]
 pub fn shown<'t>(text: &'t str, names: &CredentialNames) -> Cow<'t, str> {
+    // Most paths: neither an escape nor what could stand between a name and its value.
+    let is_plain = !text.bytes().any(|b| matches!(b, b'%' | b'=' | b':'));
+    if is_plain && memchr::memmem::find(text.as_bytes(), JWT).is_none() {
+        return Cow::Borrowed(text);
+    }
     let mut read: Vec<(u8, usize)> = text.bytes().enumerate().map(|(at, b)| (b, at)).collect();
     if text.contains('%') {
         for _ in 0..ESCAPED_AT_MOST {
