@@ -10,6 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 pub struct Drain {
     announced: CancellationToken,
     started: CancellationToken,
+    cut: CancellationToken,
     in_flight: TaskTracker,
 }
 
@@ -53,6 +54,20 @@ impl Drain {
     /// Waits for [`Drain::start`].
     pub async fn started(&self) {
         self.started.cancelled().await;
+    }
+
+    /// What is in flight is not waited for any longer.
+    pub fn cut(&self) {
+        self.start();
+        self.cut.cancel();
+    }
+
+    /// Waits for [`Drain::cut`], or until the drain has started and every guard is gone.
+    pub async fn finished_or_cut(&self) {
+        tokio::select! {
+            () = self.finished() => {}
+            () = self.cut.cancelled() => {}
+        }
     }
 
     /// One more thing in flight.

@@ -2,6 +2,8 @@
 //! end.
 
 mod assemble;
+mod ending;
+mod orders;
 pub mod process;
 mod reload;
 mod watch;
@@ -13,10 +15,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
 
-use crate::admin::control::{Control, ControlCell, ReloadRequest};
+use crate::admin::control::{Control, ControlCell};
 use crate::admin::frame::{Gate, LiveGate};
 use crate::admin::{self, Admin, AdminSettings, Readiness};
 use crate::clock::Clock;
@@ -44,7 +44,9 @@ use crate::trust::TrustFault;
 use crate::upstream::UpstreamFault;
 
 use assemble::{Assembled, Base, assemble};
-use reload::{Fixed, Reloader, Trigger};
+use ending::{LAST_TRACES, LAST_WORK, finish};
+use orders::{Orders, Signals};
+use reload::{Fixed, Reloader};
 use watch::FileWatch;
 
 /// How often expired sessions are taken away.
@@ -52,15 +54,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How much longer than a drain may take the sessions file of the process before us is waited for.
 const HANDOVER: Duration = Duration::from_secs(10);
-
-/// How long the end waits for what cannot be cut off, after the drain.
-const LAST_WORK: Duration = Duration::from_secs(1);
-
-/// How long it waits for workers and for the access log to be written.
-const LAST_LINES: Duration = Duration::from_secs(5);
-
-/// How long the end waits for the collector of traces.
-const LAST_TRACES: Duration = Duration::from_secs(2);
 
 /// Why the program could not start.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +114,42 @@ async fn serve(
     inherited: Inherited,
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
+    // Heard before anything else: one that comes while the program starts acts too, and does not kill it.
+    let mut signals = Signals::listen()?;
+    let starting = Box::pin(start(source, loaded, inherited));
+    let started = tokio::select! {
+        started = starting => started?,
+        () = signals.end() => return Ok(()),
+    };
+    let Started { mut orders, reloader, readiness, engine_logouts, writer, workers, exporter } = started;
+    readiness.start();
+    notify(&[sd_notify::NotifyState::Ready]);
+    ready();
+    tokio::spawn(sweep(Arc::clone(&reloader.base.sessions), reloader.base.clock.clone()));
+    tokio::spawn(engine_logouts.drive());
+    orders.obey_until_the_end(&mut signals, &reloader).await;
+    let limits = reloader.live.load().limits.clone();
+    finish(&reloader.base.drain, &limits, &mut signals, (writer, workers)).await;
+    if let Some(exporter) = exporter {
+        // A panic is on standard error already.
+        let _: Result<(), _> = tokio::task::spawn_blocking(|| exporter.finish(LAST_TRACES)).await;
+    }
+    Ok(())
+}
+
+/// What has been started.
+struct Started {
+    orders: Orders,
+    reloader: Reloader,
+    readiness: Readiness,
+    engine_logouts: Arc<EngineLogouts>,
+    writer: Writer,
+    workers: Vec<JoinHandle<()>>,
+    exporter: Option<Exporter>,
+}
+
+/// Once workers run there is nothing to wait for: a start that is called off leaves none behind.
+async fn start(source: Source, loaded: Loaded, inherited: Inherited) -> Result<Started, StartError> {
     let (clock, drain, metrics) = (Clock::system(), Drain::new(), Metrics::default());
     let (readiness, control) = (Readiness::new(drain.clone()), ControlCell::default());
     let (fixed, files) = (Fixed::of(&loaded.settings), loaded.files.clone());
@@ -156,6 +185,7 @@ async fn serve(
         login: LoginService::start(Arc::clone(&base.sessions), clock.clone())?,
         engine_logouts: Arc::clone(&engine_logouts),
         in_flight: InFlightCount::default(),
+        logins: InFlightCount::default(),
         held: HeldMemory::default(),
         health: Health::following(drain.clone()),
         metrics: metrics.clone(),
@@ -164,13 +194,11 @@ async fn serve(
     let (lines, writer) = AccessLog::start(output::stdout())?;
     let lines_dropped = lines.dropped();
     let workers = listeners.serve(move || gateway(&shared, &lines, traces.as_ref()))?;
-    // Heard before anyone is told that it is ready: a signal that comes at once acts too.
-    let (mut orders, reloads, drain_asked) = Orders::listen(FileWatch::start(files))?;
-    let sessions = Arc::clone(&base.sessions);
+    let (orders, reloads, drain_asked) = Orders::new(FileWatch::start(files));
     control.set(Control {
         live: Arc::clone(&live),
-        sessions: Arc::clone(&sessions),
-        clock: clock.clone(),
+        sessions: Arc::clone(&base.sessions),
+        clock,
         metrics: metrics.clone(),
         server: counts,
         engine: engine_counts,
@@ -181,20 +209,8 @@ async fn serve(
         drain: drain_asked,
     });
     let gate = gate.map(|(gate, _)| gate);
-    let reloader = Reloader { source, base, fixed, live: Arc::clone(&live), server, gate, metrics };
-    readiness.start();
-    notify(&[sd_notify::NotifyState::Ready]);
-    ready();
-    tokio::spawn(sweep(sessions, clock));
-    tokio::spawn(engine_logouts.drive());
-    orders.obey_until_the_end(&reloader).await;
-    let limits = live.load().limits.clone();
-    finish(&drain, &limits, writer, workers).await;
-    if let Some(exporter) = exporter {
-        // A panic is on standard error already.
-        let _: Result<(), _> = tokio::task::spawn_blocking(|| exporter.finish(LAST_TRACES)).await;
-    }
-    Ok(())
+    let reloader = Reloader { source, base, fixed, live, server, gate, metrics };
+    Ok(Started { orders, reloader, readiness, engine_logouts, writer, workers, exporter })
 }
 
 /// One worker thread's, with what it writes of its requests.
@@ -290,111 +306,11 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// What the program is told to do while it runs.
-struct Orders {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    usr1: Signal,
-    files: FileWatch,
-    reloads: mpsc::Receiver<ReloadRequest>,
-    drain: Arc<Notify>,
-}
-
-impl Orders {
-    fn listen(files: FileWatch) -> io::Result<(Self, mpsc::Sender<ReloadRequest>, Arc<Notify>)> {
-        let (ask, reloads) = mpsc::channel(16);
-        let drain = Arc::new(Notify::new());
-        let orders = Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            usr1: signal(SignalKind::user_defined1())?,
-            files,
-            reloads,
-            drain: Arc::clone(&drain),
-        };
-        Ok((orders, ask, drain))
-    }
-
-    /// One after the other; returns when the program is to end.
-    async fn obey_until_the_end(&mut self, reloader: &Reloader) {
-        loop {
-            let (trigger, asked) = tokio::select! {
-                _ = self.term.recv() => return,
-                _ = self.int.recv() => return,
-                () = self.drain.notified() => return,
-                _ = self.usr1.recv() => {
-                    reopen_logs();
-                    continue;
-                }
-                _ = self.hup.recv() => (Trigger::Signal, None),
-                () = self.files.changed() => (Trigger::Files, None),
-                Some(request) = self.reloads.recv() => (Trigger::Operator, Some(request)),
-            };
-            if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
-                notify(&[sd_notify::NotifyState::Reloading, now]);
-            }
-            // A file that does not answer does not keep the program from ending.
-            let (outcome, files) = tokio::select! {
-                reloaded = reloader.reload(trigger) => reloaded,
-                _ = self.term.recv() => return,
-                _ = self.int.recv() => return,
-                () = self.drain.notified() => return,
-            };
-            self.files.look_at(files);
-            notify(&[sd_notify::NotifyState::Ready]);
-            if let Some(asked) = asked {
-                // Whoever asked may have gone away.
-                let _: Result<(), _> = asked.send(outcome);
-            }
-        }
-    }
-}
-
-fn reopen_logs() {
-    for (name, out) in [("standard output", output::stdout()), ("standard error", output::stderr())] {
-        if let Err(error) = out.reopen() {
-            tracing::error!(%error, "{name}'s file cannot be opened again; the old one is used");
-        }
-    }
-    tracing::info!("log files were opened again");
-}
-
 async fn sweep(sessions: Arc<Sessions>, clock: Clock) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         while sessions.sweep(clock.now()).await > 0 {
             tokio::task::yield_now().await;
-        }
-    }
-}
-
-/// Waits for what is in flight, at most `drain_timeout`.
-async fn finish(drain: &Drain, limits: &Limits, writer: Writer, workers: Vec<JoinHandle<()>>) {
-    tracing::info!("draining");
-    notify(&[sd_notify::NotifyState::Stopping]);
-    drain.announce();
-    tokio::time::sleep(limits.drain_delay).await;
-    drain.start();
-    if tokio::time::timeout(limits.drain_timeout, drain.finished()).await.is_err() {
-        tracing::warn!(
-            in_flight = drain.in_flight(),
-            "the drain took too long; what is in flight is cut off"
-        );
-        return;
-    }
-    // With the last worker goes the last line buffer, and the writer ends.
-    let ended = tokio::task::spawn_blocking(move || {
-        let joined = workers.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
-        writer.finish();
-        joined
-    });
-    match tokio::time::timeout(LAST_LINES, ended).await {
-        Ok(Ok(0)) => {}
-        Ok(_) => tracing::error!("a worker ended by a panic"),
-        Err(_) => {
-            tracing::warn!("nobody reads the access log on standard output; what is left of it is lost")
         }
     }
 }

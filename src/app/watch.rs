@@ -14,6 +14,8 @@ use crate::secret::sha256;
 
 /// Several files are seldom written at once: how long nothing must have happened.
 const QUIET: Duration = Duration::from_millis(100);
+/// And how long that is waited for: in some folders something always happens.
+const RESTLESS: Duration = Duration::from_secs(1);
 /// Some file systems tell nothing (NFS), and watches may fail: looked at all the same.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -87,7 +89,7 @@ impl FileWatch {
                 let _: Result<(), _> = tokio::time::timeout(LOOK_EVERY, self.touched.notified()).await;
                 self.pending = true;
             }
-            while tokio::time::timeout(QUIET, self.touched.notified()).await.is_ok() {}
+            let _: Result<(), _> = tokio::time::timeout(RESTLESS, self.quiet()).await;
             let files: Vec<PathBuf> = self.read.keys().cloned().collect();
             let Ok(now) = tokio::task::spawn_blocking(move || contents(&files)).await else { continue };
             self.pending = false;
@@ -96,6 +98,10 @@ impl FileWatch {
                 return;
             }
         }
+    }
+
+    async fn quiet(&self) {
+        while tokio::time::timeout(QUIET, self.touched.notified()).await.is_ok() {}
     }
 }
 
@@ -207,6 +213,25 @@ mod tests {
         fs::write(&file, "2").unwrap();
         let mut watch = FileWatch::start(read);
         assert!(notices(&mut watch, || {}).await);
+    }
+
+    #[tokio::test]
+    async fn a_change_in_a_folder_that_is_never_quiet_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        fs::write(&file, "1").unwrap();
+        let mut watch = FileWatch::start(named(&file));
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let other = folder.path().join("other");
+        let busy = std::thread::spawn(move || {
+            while stopped.recv_timeout(QUIET / 5) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                fs::write(&other, "").unwrap();
+                fs::remove_file(&other).unwrap();
+            }
+        });
+        assert!(notices(&mut watch, || fs::write(&file, "2").unwrap()).await);
+        drop(stop);
+        busy.join().unwrap();
     }
 
     /// A signal that comes in between calls the waiting one away.

@@ -224,9 +224,9 @@ impl<H: Handler, F: Fn() -> H> Worker<F> {
         draining.start();
         // What a replacement would have taken over; while it is open the kernel takes connections for us.
         sockets.clear();
-        // The program itself ends at `drain_timeout`; it shall have the first word.
+        // The program itself cuts off at `drain_timeout`; it shall have the first word. What is left goes with the runtime.
         let timeout = self.live.limits.load().drain_timeout + Duration::from_secs(1);
-        let _ = tokio::time::timeout(timeout, self.drain.finished()).await;
+        let _ = tokio::time::timeout(timeout, self.drain.finished_or_cut()).await;
         Ok(())
     }
 }

@@ -155,6 +155,40 @@ async fn drain_timeout_is_the_end_of_patience() {
     assert_eq!(gateway.terminate().await, 0);
     client.closed().await;
     until("the upstream to be cut off", || (upstream.cut_off() == 1).then_some(())).await;
+    assert_eq!(gateway.access_line("/up/ticks").await["status"], 200, "what is cut off has its line");
+}
+
+#[tokio::test]
+async fn a_second_sigint_does_not_wait_for_what_is_in_flight() {
+    let (upstream, mut gateway) = usual().await;
+    let session = gateway.login("admin").await;
+    let mut client = gateway.client().await;
+    client.send(Ask::get("/up/hold").with(&session).bytes()).await;
+    upstream.wait_for_requests(1).await;
+    gateway.signal(Signal::INT);
+    until_async("readyz to turn", || async { ready_status(&gateway).await != Some(200) }).await;
+    assert!(!gateway.has_exited());
+    gateway.signal(Signal::INT);
+    assert_eq!(gateway.exit_code().await, 0);
+    client.closed().await;
+    gateway.access_line("/up/hold").await;
+}
+
+/// A container may be told by its hook and by its runtime.
+#[tokio::test]
+async fn a_second_sigterm_cuts_nothing_off() {
+    let (upstream, mut gateway) = usual().await;
+    let session = gateway.login("admin").await;
+    let mut client = gateway.client().await;
+    client.send(Ask::get("/up/hold").with(&session).bytes()).await;
+    upstream.wait_for_requests(1).await;
+    for _ in 0..2 {
+        gateway.signal(Signal::TERM);
+        until_async("readyz to turn", || async { ready_status(&gateway).await != Some(200) }).await;
+    }
+    upstream.release();
+    client.answer().await.assert_ok();
+    assert_eq!(gateway.exit_code().await, 0);
 }
 
 #[tokio::test]

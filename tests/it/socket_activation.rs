@@ -213,3 +213,32 @@ async fn one_that_is_started_beside_the_old_one_waits_for_its_turn_and_loses_no_
         old = new;
     }
 }
+
+/// One that waits for the sessions file of the process before it.
+async fn starting() -> (TestUpstream, Manager, Process, File) {
+    let (upstream, manager) = behind_a_manager().await;
+    let lock = File::create(manager.prepared.folder.path().join("sessions.db.lock")).unwrap();
+    lock.lock().unwrap();
+    let process = manager.start("http:admin");
+    until("it to wait", || manager.said().contains("waiting for its end").then_some(())).await;
+    (upstream, manager, process, lock)
+}
+
+#[tokio::test]
+async fn signals_that_come_while_it_starts_neither_kill_it_nor_are_lost() {
+    let (_upstream, manager, process, lock) = starting().await;
+    process.signal(Signal::HUP);
+    process.signal(Signal::USR1);
+    drop(lock);
+    until_async("readiness", || manager.is_ready()).await;
+    until("the reload", || manager.said().contains("the configuration was reloaded").then_some(())).await;
+}
+
+#[tokio::test]
+async fn one_that_is_told_to_end_while_it_starts_does() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (_upstream, _manager, mut process, _lock) = starting().await;
+        process.signal(signal);
+        assert_eq!(process.exit_code().await, 0);
+    }
+}
