@@ -12,13 +12,13 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::net::TcpStream;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::balance::{Balancer, NoServer};
 use super::body::{Running, UpstreamBody};
 use super::conn::{Connection, Staged};
+use super::dial;
 use super::head::{self, Target};
 use super::headers::{self, Onward, Policy};
 use super::http1::{Call, Fault, Limits};
@@ -79,10 +79,11 @@ impl Ask<'_> {
         }
     }
 
-    /// What the client does wrong is not held against the server, and a 5xx is an answer.
-    fn note_failure(&self, lane: &Lane, group: &Group, e: &ForwardError) {
+    /// What the client does wrong is not held against the server, and a 5xx is an answer. Nor is what a server breaks off
+    /// while `client_is_slow`: it may well be tired of waiting, and clients could have it ejected.
+    fn note_failure(&self, (lane, group): (&Lane, &Group), e: &ForwardError, client_is_slow: bool) {
         let is_servers = matches!(e, ForwardError::Broken(_) | ForwardError::Timeout);
-        let is_ejected = is_servers && lane.failed(group);
+        let is_ejected = is_servers && !client_is_slow && lane.failed(group);
         if let Some(exchange) = self.exchange {
             exchange.server_failed(&lane.label, e.as_str(), is_ejected);
         }
@@ -164,7 +165,7 @@ impl LocalGroup {
             let now = monotonic();
             let lane = self.pick(&mut tried, now)?;
             let load = Load::on(&lane);
-            let (mut conn, reused) = match self.connection(&lane, now).await {
+            let (mut conn, reused) = match self.connection(&lane, now, ask.context).await {
                 Ok(found) => found,
                 Err(NoConnection::Busy) => return Err(ForwardError::Busy),
                 Err(NoConnection::Failed(e)) => {
@@ -183,10 +184,11 @@ impl LocalGroup {
                     ask.note_answer(&lane, call.sent);
                     let quiet = ask.context.body_timeout;
                     let running = Running { conn: Some(conn), upload, lane, load, watch, reuse: None, quiet };
-                    return answer(head, running, (ask, client));
+                    let patience = self.shared.settings.response_timeout;
+                    return answer(head, running, (ask, client, patience));
                 }
                 Err(Fault::Failed(e)) => {
-                    ask.note_failure(&lane, &self.shared, &e);
+                    ask.note_failure((&lane, &self.shared), &e, upload.waits_for_client());
                     return Err(e);
                 }
                 Err(Fault::Unsent(e)) => {
@@ -237,17 +239,22 @@ impl LocalGroup {
     }
 
     /// An idle connection (`true`), or a new one.
-    async fn connection(&self, lane: &Lane, now: Instant) -> Result<(Connection, bool), NoConnection> {
+    async fn connection(
+        &self,
+        lane: &Lane,
+        now: Instant,
+        context: &UpstreamContext,
+    ) -> Result<(Connection, bool), NoConnection> {
         if let Some(conn) = lane.checkout(now) {
             return Ok((conn, true));
         }
         // Boxed: the future of every request would have room for a TLS handshake.
-        Box::pin(self.open(lane)).await.map(|opened| (opened, false))
+        Box::pin(self.open(lane, context)).await.map(|opened| (opened, false))
     }
 
-    async fn open(&self, lane: &Lane) -> Result<Connection, NoConnection> {
+    async fn open(&self, lane: &Lane, context: &UpstreamContext) -> Result<Connection, NoConnection> {
         let slot = self.slot().await.ok_or(NoConnection::Busy)?;
-        let stream = self.connect(lane).await.map_err(NoConnection::Failed)?;
+        let stream = self.connect(lane, context).await?;
         Ok(Connection::new(stream, slot))
     }
 
@@ -260,10 +267,10 @@ impl LocalGroup {
         limit.slot(self.shared.settings.connect_timeout, self.shared.settings.max_pending).await
     }
 
-    async fn connect(&self, lane: &Lane) -> io::Result<Stream> {
+    async fn connect(&self, lane: &Lane, context: &UpstreamContext) -> Result<Stream, NoConnection> {
+        let limits = self.limits(context);
         let connecting = async {
-            let tcp = TcpStream::connect(lane.addr).await?;
-            tcp.set_nodelay(true)?;
+            let tcp = dial::connect(lane.addr, limits.to_take()).await?;
             match (&self.shared.tls, lane.url.scheme) {
                 (Some(tls), Scheme::Https) => tls.connect(&lane.url.host, tcp).await,
                 (None, Scheme::Https) => Err(io::ErrorKind::Unsupported.into()),
@@ -272,11 +279,20 @@ impl LocalGroup {
         };
         let connected = tokio::time::timeout(self.shared.settings.connect_timeout, connecting).await;
         let result = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        match &result {
-            Ok(_) => lane.connected(),
-            Err(_) => lane.connect_failed(),
+        match result {
+            Ok(stream) => {
+                lane.connected();
+                Ok(stream)
+            }
+            Err(e) if dial::is_ours(&e) => {
+                dial::tell(&self.shared.settings.name, &e);
+                Err(NoConnection::Busy)
+            }
+            Err(e) => {
+                lane.connect_failed();
+                Err(NoConnection::Failed(e))
+            }
         }
-        result
     }
 }
 
@@ -290,7 +306,7 @@ impl Drop for LocalGroup {
 fn answer<B>(
     head: Head,
     running: Running<B>,
-    (ask, client): (&Ask<'_>, Option<OnUpgrade>),
+    (ask, client, patience): (&Ask<'_>, Option<OnUpgrade>, Duration),
 ) -> Result<Response<UpstreamBody<B>>, ForwardError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -305,7 +321,7 @@ where
     }
     let body = match (switching, client) {
         (false, _) => UpstreamBody::of(&head, running),
-        (true, Some(client)) => tunnel(running, client, ask)?,
+        (true, Some(client)) => tunnel(running, client, (ask, patience))?,
         (true, None) => return Err(ForwardError::Broken("101 that was not asked for")),
     };
     let mut response = Response::new(body);
@@ -318,7 +334,11 @@ where
     Ok(response)
 }
 
-fn tunnel<B>(running: Running<B>, client: OnUpgrade, ask: &Ask<'_>) -> Result<UpstreamBody<B>, ForwardError>
+fn tunnel<B>(
+    running: Running<B>,
+    client: OnUpgrade,
+    (ask, patience): (&Ask<'_>, Duration),
+) -> Result<UpstreamBody<B>, ForwardError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
 {
@@ -329,7 +349,7 @@ where
     let held = Held { watch, guard: ask.context.drain.guard(), load, trace };
     let judge = ask.judge.and_then(RefCell::take);
     if judge.is_some() || headers::is_websocket(ask.onward.headers) {
-        websocket::spawn(client, conn, held, judge);
+        websocket::spawn(client, conn, held, (judge, patience));
     } else {
         upgrade::spawn(client, conn, held);
     }

@@ -95,6 +95,11 @@ impl Connection {
         }
     }
 
+    /// Bytes of the current request that the system took.
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
     /// Whether the system took any byte of the current request.
     pub(super) fn has_accepted(&self) -> bool {
         self.accepted > 0

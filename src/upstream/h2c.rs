@@ -120,6 +120,8 @@ pub(super) enum H2cFault {
     /// Sent behind the last one that the server serves on this connection (RFC 9113 section 6.8).
     GoneAway,
     Failed(ForwardError),
+    /// Broken off by the server while the client owed it the next piece of the body.
+    GivenUp(ForwardError),
 }
 
 /// Sends a request and waits for the head of its answer.
@@ -142,6 +144,7 @@ pub(super) async fn send(
                 None => match unprocessed(e.error()) {
                     Some(Unprocessed::Refused) => H2cFault::Refused,
                     Some(Unprocessed::GoneAway) => H2cFault::GoneAway,
+                    None if progress.waits_for_client.get() => H2cFault::GivenUp(fault(&progress)),
                     None => H2cFault::Failed(fault(&progress)),
                 },
             }));

@@ -31,6 +31,13 @@ pub(super) struct Limits {
     pub(super) body: Duration,
 }
 
+impl Limits {
+    /// Without a byte that the server takes. The response time has not begun; a server may be slow to read.
+    pub(super) fn to_take(&self) -> Duration {
+        self.body.max(self.response)
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -87,14 +94,14 @@ impl<'c> Call<'c> {
             if self.sent.is_none() && upload.is_complete() {
                 self.sent = Some(monotonic());
             }
-            let before = upload.waiting();
+            let before = upload.waiting(conn);
             if let Poll::Ready(head) = self.poll_head(cx, conn, upload)? {
                 return Poll::Ready(Ok(head));
             }
             if before.0 == Waiting::Continue && !upload.is_held() {
                 continue;
             }
-            match self.poll_wait(cx, upload.waiting()) {
+            match self.poll_wait(cx, upload.waiting(conn)) {
                 Poll::Pending => break,
                 Poll::Ready(Waiting::Continue) => upload.release(),
                 Poll::Ready(Waiting::Client) => return failed(ForwardError::RequestBodyTimeout),
@@ -161,8 +168,7 @@ impl<'c> Call<'c> {
             self.deadline.arm(match waiting.0 {
                 Waiting::Continue => CONTINUE_WAIT,
                 Waiting::Client => self.limits.body,
-                // The response time has not begun; a server may be slow to read.
-                Waiting::Server => self.limits.body.max(self.limits.response),
+                Waiting::Server => self.limits.to_take(),
                 Waiting::Nothing => self.limits.response,
             });
         }

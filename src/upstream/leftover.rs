@@ -63,7 +63,7 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Leftover<B> {
         if self.conn.poll_fill(cx).is_ready() || self.watch.poll_over(cx).is_ready() {
             return Poll::Ready(End::GivenUp);
         }
-        let waiting = self.upload.waiting();
+        let waiting = self.upload.waiting(&self.conn);
         if *waits_for != Some(waiting) {
             *waits_for = Some(waiting);
             deadline.arm(self.quiet);

@@ -10,6 +10,7 @@ mod balance;
 mod body;
 mod chunked;
 mod conn;
+mod dial;
 mod frames;
 #[doc(hidden)]
 pub mod fuzzed;
@@ -280,12 +281,28 @@ impl Upstreams {
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
+        let group = self.group(permit.upgrade()).ok_or(ForwardError::Unreachable(None))?;
+        let place = group.shared.limit.anonymous().ok_or(ForwardError::Busy)?;
+        let judge: Judge = Box::new(move |text| {
+            let judged = judge(text);
+            Box::pin(async move {
+                let _place = place;
+                judged.await
+            })
+        });
         let judge = RefCell::new(Some(judge));
         let answer = self.send(permit.upgrade(), request, (peer, exchange), Some(&judge)).await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && judge.borrow().is_none() {
             Ok(answer)
         } else {
             Err(ForwardError::Broken("no WebSocket where one was asked for"))
+        }
+    }
+
+    fn group(&self, permit: &Permit) -> Option<&LocalGroup> {
+        match permit.route().target {
+            RouteTarget::Upstream(id) => self.groups.get(id.0),
+            RouteTarget::Whoami | RouteTarget::Nowhere => None,
         }
     }
 
@@ -299,11 +316,7 @@ impl Upstreams {
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
-        let group = match permit.route().target {
-            RouteTarget::Upstream(id) => self.groups.get(id.0),
-            RouteTarget::Whoami | RouteTarget::Nowhere => None,
-        };
-        let group = group.ok_or(ForwardError::Unreachable(None))?;
+        let group = self.group(permit).ok_or(ForwardError::Unreachable(None))?;
         if parts.method == http::Method::CONNECT {
             // A 2xx to it would be a tunnel (RFC 9110 section 9.3.6).
             return Err(ForwardError::RequestBody);

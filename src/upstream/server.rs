@@ -176,6 +176,8 @@ impl Group {
 /// `max_connections` of an upstream over all threads. Outlives a reload that does not change it.
 pub(super) struct Limit {
     slots: Arc<Semaphore>,
+    /// Of these, what sockets may take of which nobody knows yet whose they are.
+    anonymous: Arc<Semaphore>,
     wanted: AtomicUsize,
 }
 
@@ -191,8 +193,10 @@ impl Limit {
         if let Some(limit) = same.and_then(|(_, _, limit)| limit.upgrade()) {
             return limit;
         }
-        let slots = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        let limit = Arc::new(Self { slots, wanted: AtomicUsize::new(0) });
+        let max = max.min(Semaphore::MAX_PERMITS);
+        let (slots, anonymous) = (Semaphore::new(max), Semaphore::new(max.div_ceil(2)));
+        let (slots, anonymous) = (Arc::new(slots), Arc::new(anonymous));
+        let limit = Arc::new(Self { slots, anonymous, wanted: AtomicUsize::new(0) });
         known.push((name.clone(), max, Arc::downgrade(&limit)));
         limit
     }
@@ -204,6 +208,12 @@ impl Limit {
 
     pub(super) fn try_slot(&self) -> Option<OwnedSemaphorePermit> {
         self.slots.clone().try_acquire_owned().ok()
+    }
+
+    /// A place among those of whom nobody knows yet who they are. None: they have half of the connections already, and
+    /// shall not take what known callers need.
+    pub(super) fn anonymous(&self) -> Option<OwnedSemaphorePermit> {
+        self.anonymous.clone().try_acquire_owned().ok()
     }
 
     /// Waits for a slot. None: there was none in time, or `max` others wait already.

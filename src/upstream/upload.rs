@@ -122,8 +122,14 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         self.state == State::Done
     }
 
-    pub(super) fn waiting(&self) -> (Waiting, u64) {
-        (self.waiting, self.progress)
+    /// Who is waited for, and a number that changes with each piece from the client and each byte that the server took.
+    pub(super) fn waiting(&self, conn: &Connection) -> (Waiting, u64) {
+        (self.waiting, self.progress.wrapping_add(conn.accepted()))
+    }
+
+    /// The client owes the next piece.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.waiting == Waiting::Client
     }
 
     pub(super) fn is_held(&self) -> bool {

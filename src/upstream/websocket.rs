@@ -5,10 +5,11 @@
 use bytes::BytesMut;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -18,6 +19,7 @@ use super::stream::Stream;
 use super::upgrade::Held;
 use super::watch::Watch;
 use crate::access::Principal;
+use crate::clock::monotonic;
 
 /// How long the first message may take.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
@@ -79,11 +81,17 @@ enum End {
 }
 
 /// Copies both ways until either side, or the session, ends.
-pub(super) fn spawn(client: OnUpgrade, server: Connection, held: Held, judge: Option<Judge>) {
+/// `patience` is how long a server may say nothing once the client has stopped sending.
+pub(super) fn spawn(
+    client: OnUpgrade,
+    server: Connection,
+    held: Held,
+    (judge, patience): (Option<Judge>, Duration),
+) {
     tokio::task::spawn_local(async move {
         let Held { watch, guard, load, trace } = held;
         // Either side's failure is the socket's end; there is no one to tell.
-        let _: io::Result<()> = run(client, server, watch, judge).await;
+        let _: io::Result<()> = run(client, server, watch, (judge, patience)).await;
         drop((trace, load, guard));
     });
 }
@@ -92,7 +100,7 @@ async fn run(
     client: OnUpgrade,
     server: Connection,
     mut watch: Watch,
-    judge: Option<Judge>,
+    (judge, patience): (Option<Judge>, Duration),
 ) -> io::Result<()> {
     let upgraded = client.await.map_err(io::Error::other)?;
     let (read, write) = split(TokioIo::new(upgraded));
@@ -112,7 +120,7 @@ async fn run(
             Ok(Err(error)) => return Err(error),
         }
     }
-    match splice(&mut client, &mut server, &mut watch).await? {
+    match splice((&mut client, &mut server), &mut watch, patience).await? {
         End::Closed => client.farewell(&[]).await,
         End::Refused => client.refuse(server).await,
     }
@@ -175,7 +183,12 @@ async fn admit(client: &mut Client, server: &mut Server, judge: Judge) -> io::Re
     Ok(admitted)
 }
 
-async fn splice(client: &mut Client, server: &mut Server, watch: &mut Watch) -> io::Result<End> {
+async fn splice(
+    (client, server): (&mut Client, &mut Server),
+    watch: &mut Watch,
+    patience: Duration,
+) -> io::Result<End> {
+    let heard = Cell::new(monotonic());
     let Client { read, write, boundary } = client;
     let up = async {
         copy(read, &mut server.write).await?;
@@ -185,6 +198,7 @@ async fn splice(client: &mut Client, server: &mut Server, watch: &mut Watch) -> 
     let down = async {
         let mut piece = BytesMut::with_capacity(PIECE);
         while server.read.read_buf(&mut piece).await? > 0 {
+            heard.set(monotonic());
             boundary.begin();
             write.write_all(&piece).await?;
             write.flush().await?;
@@ -202,8 +216,20 @@ async fn splice(client: &mut Client, server: &mut Server, watch: &mut Watch) -> 
             ended = &mut up, if sends => {
                 ended?;
                 sends = false;
+                heard.set(monotonic());
             }
+            // Such a client answers no ping (RFC 6455 section 5.5.2), and that it has gone for good would go unseen.
+            () = silence(&heard, patience), if !sends => return Ok(End::Closed),
         }
+    }
+}
+
+/// Waits until nothing was heard for so long.
+async fn silence(heard: &Cell<Instant>, patience: Duration) {
+    loop {
+        let silent = monotonic().saturating_duration_since(heard.get());
+        let Some(left) = patience.checked_sub(silent).filter(|left| !left.is_zero()) else { return };
+        tokio::time::sleep(left).await;
     }
 }
 

@@ -6,12 +6,12 @@ use http::{Request, Response};
 use http_body::Body;
 use std::io;
 
-use super::super::ForwardError;
 use super::super::body::UpstreamBody;
 use super::super::h2c::{self, H2cBody, H2cFault, H2cSender, OutBody};
 use super::super::pool::{Lane, Load};
 use super::super::retry::Tried;
 use super::super::stream::Stream;
+use super::super::{ForwardError, UpstreamContext};
 use super::{Ask, LocalGroup, NoConnection};
 use crate::clock::monotonic;
 
@@ -45,7 +45,7 @@ impl LocalGroup {
         loop {
             let lane = self.pick(&mut tried, monotonic())?;
             let load = Load::on(&lane);
-            let (mut sender, is_reused) = match self.h2c_sender(&lane).await {
+            let (mut sender, is_reused) = match self.h2c_sender(&lane, ask.context).await {
                 Ok(sender) => sender,
                 Err(NoConnection::Busy) => return Err(ForwardError::Busy),
                 Err(NoConnection::Failed(e)) => {
@@ -63,12 +63,16 @@ impl LocalGroup {
                     *response.headers_mut() = h2c::answer_headers(parts.headers);
                     return Ok(response);
                 }
+                Err(H2cFault::GivenUp(e)) => {
+                    ask.note_failure((&lane, &self.shared), &e, true);
+                    return Err(e);
+                }
                 Err(H2cFault::Failed(e)) => {
                     if matches!(e, ForwardError::Timeout) {
                         // Perhaps nobody is there any more: the next request has a connection of its own.
                         lane.h2c.replace(None);
                     }
-                    ask.note_failure(&lane, &self.shared, &e);
+                    ask.note_failure((&lane, &self.shared), &e, false);
                     return Err(e);
                 }
                 Err(H2cFault::Refused) => {
@@ -104,13 +108,17 @@ impl LocalGroup {
     }
 
     /// An open connection (`true`), or a new one.
-    async fn h2c_sender(&self, lane: &Lane) -> Result<(H2cSender, bool), NoConnection> {
+    async fn h2c_sender(
+        &self,
+        lane: &Lane,
+        context: &UpstreamContext,
+    ) -> Result<(H2cSender, bool), NoConnection> {
         let known = lane.h2c.borrow().clone();
         if let Some(sender) = known.filter(|s| !s.is_closed()) {
             return Ok((sender, true));
         }
         let slot = self.slot().await.ok_or(NoConnection::Busy)?;
-        let Stream::Tcp(tcp) = self.connect(lane).await.map_err(NoConnection::Failed)? else {
+        let Stream::Tcp(tcp) = self.connect(lane, context).await? else {
             return Err(NoConnection::Failed(io::ErrorKind::Unsupported.into()));
         };
         let sender = h2c::open(tcp, slot).await.map_err(NoConnection::Failed)?;

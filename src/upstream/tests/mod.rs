@@ -2,6 +2,7 @@
 
 mod answers;
 mod changes;
+mod patience;
 mod requests;
 mod servers;
 

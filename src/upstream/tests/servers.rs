@@ -191,7 +191,7 @@ fn an_h2c_server_gets_trailers_and_gives_them() {
 }
 
 /// A gateway in small: hyper in front, the upstream behind.
-async fn front(client: Client) -> SocketAddr {
+pub(super) async fn front(client: Client) -> SocketAddr {
     let client = Rc::new(client);
     let (addr, _) = server(move |conn, _| {
         let client = client.clone();
