@@ -138,7 +138,7 @@ pub(super) fn lock(path: &Path) -> Result<Option<File>, StoreError> {
 }
 
 /// An existing file keeps its mode. SQLite gives `-wal` and `-shm` the mode of the file beside them.
-fn create_private(path: &Path) -> std::io::Result<File> {
+pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
 }
 
@@ -255,8 +255,13 @@ fn load_tokens(path: &Path, each: EachToken<'_>) -> rusqlite::Result<()> {
     let connection = connect(path)?;
     let mut statement = connection.prepare("SELECT id, domain, role, expires, enabled FROM domain_tokens")?;
     let mut rows = statement.query([])?;
+    let mut unreadable = 0;
     while let Some(row) = rows.next()? {
-        each(rows::token_of(row)?);
+        // As with sessions; a token that is not known is no good.
+        rows::token_of(row).map_or_else(|_| unreadable += 1, &mut *each);
+    }
+    if unreadable > 0 {
+        tracing::error!(file = %path.display(), rows = unreadable, "domain tokens that cannot be read are passed over");
     }
     Ok(())
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::SessionRecord;
-use super::file::fault;
+use super::file::{Unfit, fault};
+use super::file_place::{Place, Whereabouts};
 use super::file_rows as rows;
 use super::store::{Barred, StoreError};
 use super::token::DomainToken;
@@ -23,6 +24,9 @@ const BATCH: usize = 1024;
 
 /// How long whoever asked waits for a disk that takes its time: a client would give up, and send the same again.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the file is still there, while nothing is written.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// One change of the file.
 pub(super) enum Write {
@@ -68,7 +72,8 @@ impl Writer {
         let (jobs, queue) = mpsc::channel();
         let is_slow = Arc::<AtomicBool>::default();
         let slow = Arc::clone(&is_slow);
-        let mut work = Work { connection, path: path.to_owned(), is_slow: slow, commits: Arc::default() };
+        let place = Place::of(path);
+        let mut work = Work { connection, place, is_taken: false, is_slow: slow, commits: Arc::default() };
         #[cfg(test)]
         let commits = Arc::clone(&work.commits);
         let thread =
@@ -121,8 +126,13 @@ impl Drop for Writer {
 }
 
 /// What an operator can do; none of it needs a restart unless it says so.
-fn remedy(error: &rusqlite::Error) -> &'static str {
-    match error.sqlite_error_code() {
+fn remedy(error: &Unfit) -> &'static str {
+    let code = match error {
+        Unfit::Sql(error) => error.sqlite_error_code(),
+        Unfit::Io(_) => Some(ErrorCode::CannotOpen),
+        Unfit::Journal(_) | Unfit::Damaged(_) | Unfit::Foreign | Unfit::Newer(_) => None,
+    };
+    match code {
         Some(ErrorCode::DiskFull) => "make room on its file system",
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             "let the gateway's user write the file and its folder"
@@ -149,7 +159,9 @@ fn tell_slow(path: &Path, is_slow: &AtomicBool) {
 
 struct Work {
     connection: Connection,
-    path: PathBuf,
+    place: Place,
+    /// It was told that another file has the name.
+    is_taken: bool,
     is_slow: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
 }
@@ -157,25 +169,56 @@ struct Work {
 impl Work {
     fn run(&mut self, queue: &mpsc::Receiver<Job>) {
         let mut works = true;
-        while let Ok(first) = queue.recv() {
-            let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect();
-            let result = self.commit(&batch);
+        loop {
+            let batch: Vec<Job> = match queue.recv_timeout(LOOK_EVERY) {
+                Ok(first) => std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)).collect(),
+                Err(mpsc::RecvTimeoutError::Timeout) => Vec::new(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    let seen_to = self.see_to_the_file();
+                    return self.tell(works, seen_to.as_ref().err());
+                }
+            };
+            let seen_to = self.see_to_the_file();
+            let result = if batch.is_empty() { seen_to } else { seen_to.and_then(|()| self.commit(&batch)) };
             self.tell(works, result.as_ref().err());
             works = result.is_ok();
             if works && self.is_slow.swap(false, Ordering::Relaxed) {
-                tracing::info!(file = %self.path.display(), "the sessions file has been written");
+                tracing::info!(file = %self.place.path().display(), "the sessions file has been written");
             }
             let result = result.map_err(|e| e.to_string());
             for job in batch {
                 // Whoever asked may have gone away; the change is carried out all the same.
-                let _ = job.answer.send(result.clone().map_err(|what| fault(&self.path, &what)));
+                let _ = job.answer.send(result.clone().map_err(|what| fault(self.place.path(), &what)));
             }
         }
     }
 
+    /// Nothing is answered as stored that would be gone at the next start.
+    fn see_to_the_file(&mut self) -> Result<(), Unfit> {
+        let whereabouts = self.place.look();
+        let file = self.place.path().display().to_string();
+        match whereabouts {
+            Whereabouts::Gone => {
+                self.place.restore(&mut self.connection)?;
+                tracing::warn!(
+                    file,
+                    "the sessions file was removed while it was in use; it was written again"
+                );
+            }
+            Whereabouts::Taken if !self.is_taken => tracing::error!(
+                file,
+                to_do = "remove it, and this postern writes its own again; or restart, to go on with it",
+                "another file was put in the place of the sessions file; what is stored goes to the one before"
+            ),
+            Whereabouts::Taken | Whereabouts::Here => {}
+        }
+        self.is_taken = whereabouts == Whereabouts::Taken;
+        Ok(())
+    }
+
     /// Once when it begins to fail and once when it works again, not for each login.
-    fn tell(&self, worked: bool, error: Option<&rusqlite::Error>) {
-        let file = self.path.display();
+    fn tell(&self, worked: bool, error: Option<&Unfit>) {
+        let file = self.place.path().display();
         match error {
             Some(error) if worked => tracing::error!(
                 %file, %error, to_do = remedy(error),
@@ -187,7 +230,7 @@ impl Work {
     }
 
     /// All or nothing: a transaction that is dropped is rolled back.
-    fn commit(&mut self, batch: &[Job]) -> rusqlite::Result<()> {
+    fn commit(&mut self, batch: &[Job]) -> Result<(), Unfit> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for job in batch {
             match &job.write {

@@ -8,6 +8,7 @@ pub mod domain_tokens;
 pub mod ends;
 pub mod engine_logout;
 mod file;
+mod file_place;
 mod file_rows;
 mod file_start;
 mod file_writer;

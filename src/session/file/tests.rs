@@ -149,3 +149,65 @@ async fn a_file_of_the_version_before_is_brought_up_to_date_and_keeps_its_sessio
         assert_eq!(tokens, 0);
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_removed_while_it_is_open_is_written_again() {
+    let (folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    for removed in [&["sessions.db"][..], &["sessions.db", "sessions.db-wal", "sessions.db-shm"]] {
+        for name in removed {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        store.put(record(&removed.len().to_string(), "u", 100)).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // As a kill would leave it.
+        let left = folder.path().join(format!("left{}.db", removed.len()));
+        std::fs::copy(&path, &left).unwrap();
+        std::fs::copy(folder.path().join("sessions.db-wal"), beside(&left, "-wal")).unwrap();
+        let found = all(&FileStore::open(&left).unwrap(), 0).await;
+        assert!(
+            found.contains_key(&KeyHash::of("a"))
+                && found.contains_key(&KeyHash::of(&removed.len().to_string()))
+        );
+    }
+    // With nothing to be written but the last word.
+    std::fs::remove_file(&path).unwrap();
+    drop(store);
+    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 3);
+}
+
+#[tokio::test]
+async fn another_file_in_its_place_is_left_as_it_is() {
+    let (folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    let other = folder.path().join("other");
+    std::fs::write(&other, "not ours").unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    store.put(record("b", "u", 100)).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "not ours");
+    std::fs::remove_file(&path).unwrap();
+    store.put(record("c", "u", 100)).await.unwrap();
+    drop(store);
+    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_domain_token_that_cannot_be_read_keeps_no_other_out() {
+    let (_folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    let good = DomainToken {
+        id: "good".into(),
+        domain: "d".into(),
+        role: crate::identity::RoleName::new("user"),
+        expires: UnixMillis(9),
+        enabled: true,
+    };
+    store.put_token(good.clone()).await.unwrap();
+    let other = connect(&path).unwrap();
+    other.execute("INSERT INTO domain_tokens VALUES ('bad', CAST(x'ff' AS TEXT), 'user', 9, 1)", []).unwrap();
+    let mut found = Vec::new();
+    store.load_tokens(&mut |token| found.push(token)).await.unwrap();
+    assert_eq!(found.iter().map(|token| token.id.as_str()).collect::<Vec<_>>(), ["good"]);
+}
