@@ -64,18 +64,19 @@ impl Body for Full {
 pub enum ReadError<E> {
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
-    #[error("no byte of the body came in time")]
+    #[error("the body did not come in time")]
     Timeout,
     #[error("the body could not be read")]
     Broken(#[source] E),
 }
 
-/// Reads a body of at most `max` bytes, waiting at most `quiet` for each piece. A declared length above `max`
+/// Reads a body of at most `max` bytes that is there within `time`: for what is small, so that nobody holds a place by a byte
+/// now and then. A declared length above `max`
 /// is refused before a byte is read. The bytes are wiped when dropped: they may hold a password.
 pub async fn read_whole<B>(
     mut body: Pin<&mut B>,
     max: usize,
-    quiet: Duration,
+    time: Duration,
 ) -> Result<Zeroizing<Vec<u8>>, ReadError<B::Error>>
 where
     B: Body<Data = Bytes>,
@@ -86,8 +87,8 @@ where
     // Reserved whole, so that growing leaves no unwiped copy behind.
     let mut whole = Zeroizing::new(Vec::with_capacity(max));
     let mut deadline = Deadline::default();
+    deadline.arm(time);
     loop {
-        deadline.arm(quiet);
         let frame = std::future::poll_fn(|cx| match body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(ReadError::Broken)),
             Poll::Pending => {
@@ -98,7 +99,7 @@ where
         let Some(frame) = frame.await? else { return Ok(whole) };
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > max {
-            discard(body, quiet).await;
+            discard(body, time).await;
             return Err(ReadError::TooLarge(max));
         }
         whole.extend_from_slice(&data);
@@ -109,9 +110,9 @@ where
 /// instead of a reset connection.
 const DISCARDED: usize = 256 * 1024;
 
-async fn discard<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, quiet: Duration) {
+async fn discard<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, time: Duration) {
     let (mut left, mut deadline) = (DISCARDED, Deadline::default());
-    deadline.arm(quiet);
+    deadline.arm(time);
     std::future::poll_fn(|cx| {
         while let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
             let data = frame.and_then(Result::ok).and_then(|frame| frame.into_data().ok());

@@ -3,6 +3,8 @@
 
 use http::Uri;
 
+use crate::host;
+
 /// Judges a target beside the request's only `Host`. A target without an authority is good, and so is one without a
 /// `Host` beside it, as in HTTP/2; whether a `Host` must be there, and that it is given once, is the gateway's to say.
 /// Letter case does not count, and the scheme's default port is the same as none.
@@ -16,30 +18,10 @@ pub fn authority_is_host(uri: &Uri, host: Option<&[u8]>) -> bool {
         None => return true,
         Some(_) => return false,
     };
-    let Some(named) = split(authority.as_str()) else { return false };
-    let Some(host) = host else { return true };
-    let Some(host) = std::str::from_utf8(host).ok().and_then(split) else { return false };
-    named.0.eq_ignore_ascii_case(host.0) && named.1.unwrap_or(default) == host.1.unwrap_or(default)
-}
-
-/// Host and port of `host`, `host:`, `host:1`, `[::1]:1`. None for anything else, user information included.
-fn split(authority: &str) -> Option<(&str, Option<u16>)> {
-    let end = match authority.strip_prefix('[') {
-        Some(literal) => literal.find(']')? + 2,
-        None => authority.find(':').unwrap_or(authority.len()),
-    };
-    let (host, port) = authority.split_at_checked(end)?;
-    if host.is_empty() || authority.contains('@') {
-        return None;
-    }
-    match port.strip_prefix(':') {
-        None => port.is_empty().then_some((host, None)),
-        Some("") => Some((host, None)),
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Some((host, Some(digits.parse().ok()?)))
-        }
-        Some(_) => None,
-    }
+    let Some(named) = host::split(authority.as_str().as_bytes()) else { return false };
+    let Some(told) = host else { return true };
+    let Some(told) = host::split(told) else { return false };
+    named.0.eq_ignore_ascii_case(told.0) && named.1.unwrap_or(default) == told.1.unwrap_or(default)
 }
 
 #[cfg(test)]

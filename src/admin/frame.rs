@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use super::AdminSettings;
 use crate::clock::UnixMillis;
+use crate::host;
 use crate::secret::{ExposeSecret, TokenHash};
 use crate::session::store::StoreError;
 use crate::telemetry::ids::Ids;
@@ -138,7 +139,7 @@ impl Gate {
 
     /// An IP literal, `localhost`, or a name of `admin.hosts`; with any port.
     fn is_ours(&self, host: &str) -> bool {
-        let Some(name) = without_port(host) else { return false };
+        let Some((name, _)) = host::split(host.as_bytes()) else { return false };
         if let Some(literal) = name.strip_prefix('[') {
             return literal.strip_suffix(']').is_some_and(|literal| literal.parse::<Ipv6Addr>().is_ok());
         }
@@ -155,17 +156,6 @@ impl Gate {
             .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty());
         presented.is_some_and(|(_, token)| TokenHash::of(token).matches(expected))
     }
-}
-
-/// `name`, `name:1`, `[::1]`, `[::1]:1`.
-fn without_port(host: &str) -> Option<&str> {
-    let end = match host.strip_prefix('[') {
-        Some(_) => host.find(']')? + 1,
-        None => host.find(':').unwrap_or(host.len()),
-    };
-    let (name, port) = host.split_at_checked(end)?;
-    let good = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    good.then_some(name)
 }
 
 /// Whether a browser says that a page of another origin asks.

@@ -33,7 +33,7 @@ use crate::drain::Drain;
 use crate::peer::Peer;
 use crate::secret::SecretString;
 use crate::server::worker::Listeners;
-use crate::server::{Handler, Limits, framing_fault};
+use crate::server::{Handler, Limits, NO_HOST, framing_fault};
 
 use control::ControlCell;
 use frame::{LiveGate, Refusal};
@@ -119,7 +119,8 @@ impl Handler for Calls {
 
     async fn handle(&self, mut request: Request<Incoming>, peer: Rc<Peer>) -> Response<Body> {
         request.extensions_mut().insert(Caller(peer.addr.ip()));
-        if let Some(fault) = framing_fault(&request) {
+        // A Host that is none is none of ours: 421.
+        if let Some(fault) = framing_fault(&request).filter(|fault| *fault != NO_HOST) {
             return frame::dressed(Refusal::new(StatusCode::BAD_REQUEST, fault).into_response());
         }
         match self.router.clone().oneshot(request).await {

@@ -7,6 +7,7 @@ pub mod cors;
 pub mod first_frame;
 pub mod in_flight;
 pub mod live;
+mod logged;
 pub mod login;
 mod login_answer;
 pub mod login_body;
@@ -20,11 +21,9 @@ mod whoami;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,8 +31,7 @@ use crate::access::own_path::OwnPath;
 use crate::access::path::CanonicalPath;
 use crate::access::permit::GuardedPermit;
 use crate::access::routes::{Target, WebSocketMode};
-use crate::access::shown::shown;
-use crate::access::{Access, AccessRequest, Denied, Permit, Reason, credentials, path};
+use crate::access::{Access, AccessRequest, Denied, Permit, Reason, path};
 use crate::body::Full;
 use crate::clock::Clock;
 use crate::peer::{ListenerKind, Peer};
@@ -51,6 +49,7 @@ use authorizer::health::Health;
 use first_frame::Door;
 use in_flight::InFlightCount;
 use live::{Live, LiveCell, ThreadLive, ThreadLiveCell};
+use logged::{logged_query, logged_target};
 use login::{Answers, LoginContext, LoginService};
 use logout::LogoutContext;
 use rejection::Rejection;
@@ -62,6 +61,8 @@ pub struct Shared {
     pub login: LoginService,
     pub engine_logouts: Arc<EngineLogouts>,
     pub in_flight: InFlightCount,
+    /// Of these, what logins have.
+    pub logins: InFlightCount,
     pub held: HeldMemory,
     /// Told to those who ask the gRPC authorizer.
     pub health: Health,
@@ -278,6 +279,9 @@ impl Gateway {
         exchange: &Exchange,
     ) -> Result<Response<AnswerBody>, Rejection> {
         let live = &*thread.live;
+        // They come from anybody, and their bodies slowly perhaps: checks go on beside them.
+        let most = live.limits.max_requests.div_ceil(2);
+        let _place = self.shared.logins.enter(most).ok_or(Rejection::Overloaded)?;
         let context = LoginContext {
             directory: &live.directory,
             settings: &live.login,
@@ -339,25 +343,6 @@ fn question<'r>(path: CanonicalPath, head: &'r Parts, exchange: &Exchange) -> Ac
         headers: &head.headers,
         query: head.uri.query(),
         client: exchange.client,
-    }
-}
-
-/// Less the credentials. That of a login is none: it carries the code of the second factor.
-fn logged_query(live: &Live, uri: &Uri) -> Option<String> {
-    let query = uri.query()?;
-    let own = CanonicalPath::of(uri).ok().and_then(|path| live.access.own_path(&path));
-    (own != Some(OwnPath::Login)).then(|| {
-        let names = &live.access.names;
-        shown(&credentials::without(query, names), names).into_owned()
-    })
-}
-
-/// The path, less what its sender may have meant for credentials.
-fn logged_target(live: &Live, uri: &Uri) -> Option<PathAndQuery> {
-    let target = uri.path_and_query()?;
-    match shown(target.path(), &live.access.names) {
-        Cow::Borrowed(_) => Some(target.clone()),
-        Cow::Owned(path) => PathAndQuery::try_from(path).ok(),
     }
 }
 

@@ -34,7 +34,7 @@ mod scenes_rest;
 #[cfg(test)]
 mod scenes_tls;
 
-pub use wellformed::framing_fault;
+pub use wellformed::{NO_HOST, framing_fault};
 
 use bytes::Bytes;
 use http::{Request, Response};

@@ -8,9 +8,14 @@
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Version};
 
+use crate::host;
+
 /// An extension of a request whose bytes said more about its length than its headers do now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Misframed;
+
+/// The fault of a request whose `Host` names nothing.
+pub const NO_HOST: &str = "Host is no host";
 
 /// What is wrong with the request's framing, host or expectation; none for a good one.
 #[must_use]
@@ -68,7 +73,7 @@ fn length_fault(version: Version, told: &Told<'_>) -> Option<&'static str> {
 fn host_fault<B>(request: &Request<B>, host: Option<Single<'_>>) -> Option<&'static str> {
     match (request.version(), host) {
         (_, Some(Single::Several)) => Some("Host is given twice"),
-        (_, Some(Single::One(host))) if !is_host(host) => Some("Host is no host"),
+        (_, Some(Single::One(host))) if host::split(host.as_bytes()).is_none() => Some(NO_HOST),
         (Version::HTTP_11, None) => Some("Host is missing"),
         (Version::HTTP_2, host) => authority_fault(request.uri().authority(), host),
         (_, Some(Single::One(_)) | None) => None,
@@ -82,12 +87,6 @@ fn expectation_fault(expectation: Single<'_>) -> Option<&'static str> {
         Single::One(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => None,
         Single::One(_) | Single::Several => Some("Expect is not 100-continue"),
     }
-}
-
-/// Only what a host and a port are made of (RFC 3986 section 3.2): no user, no path, no blank, not nothing.
-fn is_host(host: &HeaderValue) -> bool {
-    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
-    !host.is_empty() && host.as_bytes().iter().all(fits)
 }
 
 fn authority_fault(

@@ -13,7 +13,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::support::h2::H2cUpstream;
-use crate::support::wait::{until, within};
+use crate::support::settings::Settings;
+use crate::support::wait::{until, until_async, within};
 use crate::support::{Ask, Engine, PASSWORD, Session, TestGateway, configured};
 
 type Socket = WebSocketStream<TcpStream>;
@@ -384,4 +385,29 @@ async fn an_upstream_that_has_no_web_sockets_is_asked_nothing() {
     let upgrade = Ask::get("/h2/x").header("Connection", "Upgrade").header("Upgrade", "websocket");
     gateway.ask(upgrade).await.assert_refusal(502, "Bad gateway");
     assert!(upstream.requests().is_empty(), "nobody was judged for it");
+}
+
+/// Whoever says nothing holds a connection of the engine; those who have said who they are need it.
+#[tokio::test]
+async fn sockets_of_nobody_take_half_of_the_connections_at_most() {
+    let engine = Engine::start().await;
+    let limit = |settings: &mut Settings| settings.set("upstreams.engine.max_connections", "4");
+    let gateway = engine.gateway("hardened", limit).await;
+    let session = engine.session("root");
+    let silent = [open(&gateway).await, open(&gateway).await];
+    let upgrade = Ask::get("/engine").header("Connection", "Upgrade").header("Upgrade", "websocket");
+    let upgrade = upgrade.header("Sec-WebSocket-Version", "13");
+    let refused = gateway.ask(upgrade.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")).await;
+    refused.assert_error(503);
+    let whoami = gateway.ask(Ask::get("/api/v2/accounts").with(&session)).await;
+    assert_ne!(whoami.status, 503, "{}", whoami.brief());
+    drop(silent);
+    until_async("a place", || async {
+        let request = "ws://localhost/engine".into_client_request().unwrap();
+        let stream = TcpStream::connect(gateway.http()).await.unwrap();
+        let Ok((mut socket, _)) = client_async(request, stream).await else { return false };
+        socket.send(Message::text(auth(&session))).await.unwrap();
+        answer(&mut socket).await["exec-complete"] == "+OK"
+    })
+    .await;
 }

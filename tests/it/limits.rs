@@ -2,7 +2,7 @@
 
 use crate::support::tls::Offer;
 use crate::support::wait::{until, until_async, within};
-use crate::support::{Ask, TestClient, configured, usual};
+use crate::support::{Ask, PASSWORD, Prepared, TestClient, TestGateway, TestUpstream, configured, usual};
 
 #[tokio::test]
 async fn a_head_that_does_not_end_in_time_closes_the_connection() {
@@ -108,6 +108,82 @@ async fn a_body_of_which_no_byte_comes_is_given_up() {
     let answer = client.answer().await;
     assert!(matches!(answer.status, 400 | 408), "{}", answer.brief());
     assert!(upstream.requests().iter().all(|seen| !seen.complete));
+}
+
+/// A byte now and then would hold a place for days.
+#[tokio::test]
+async fn a_login_that_comes_byte_by_byte_is_given_up() {
+    let (_upstream, gateway) = configured(|settings| settings.set("limits.body_timeout", "'400ms'")).await;
+    let mut client = gateway.client().await;
+    let ask = Ask::post("/login").header("Content-Type", "application/json");
+    client.send(ask.header("Content-Length", "10000").raw_body("{").bytes()).await;
+    let dripping = async {
+        while client.wire.send(" ").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    within("a dripping login to be cut off", dripping).await;
+    let line = gateway.access_line("/login").await;
+    assert_eq!((&line["status"], &line["reason"]), (&408.into(), &"body_timeout".into()));
+}
+
+#[tokio::test]
+async fn logins_take_half_of_the_places_at_most() {
+    let (_upstream, gateway) = configured(|settings| settings.set("limits.max_requests", "4")).await;
+    let session = gateway.login("100").await;
+    let slow = Ask::post("/login").header("Content-Type", "application/json").header("Content-Length", "100");
+    let mut slow_ones = Vec::new();
+    for _ in 0..2 {
+        let mut client = gateway.client().await;
+        client.send(slow.clone().raw_body("{").bytes()).await;
+        slow_ones.push(client);
+    }
+    until_async("the slow ones to be there", || async {
+        gateway.ask(Ask::login("100@example.org", PASSWORD)).await.status == 503
+    })
+    .await;
+    let refused = gateway.ask(Ask::login("100@example.org", PASSWORD)).await;
+    refused.assert_error(503);
+    assert!(refused.header("retry-after").is_some());
+    for _ in 0..20 {
+        assert!(gateway.knows(&session).await, "who is logged in goes on");
+    }
+    drop(slow_ones);
+    until_async("a place", || async {
+        gateway.ask(Ask::login("100@example.org", PASSWORD)).await.status == 200
+    })
+    .await;
+}
+
+/// What the gateway lacks is not held against its servers.
+#[tokio::test]
+async fn without_a_descriptor_for_the_server_a_request_is_503() {
+    let upstream = TestUpstream::start().await;
+    let mut prepared = Prepared::new(|settings| {
+        settings.set("upstreams.engine.servers", &format!("['{}']", upstream.url()));
+    });
+    prepared.before = Some("ulimit -n 128");
+    let gateway = TestGateway::run(prepared).await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.ask(&Ask::get("/login")).await.status, 405, "it is accepted");
+    let mut others = Vec::new();
+    until_async("the descriptors to be used up", || {
+        let more = (0..10).map(|_| std::net::TcpStream::connect(gateway.http()).unwrap());
+        others.extend(more);
+        let told = gateway.output().contains("cannot accept connections");
+        async move { told }
+    })
+    .await;
+    let refused = client.ask(&Ask::get("/public/x")).await;
+    refused.assert_error(503);
+    assert!(refused.header("retry-after").is_some());
+    until("the operator to be told", || {
+        gateway.output().contains("no connection to a server can be opened").then_some(())
+    })
+    .await;
+    drop(others);
+    until_async("descriptors", || async { gateway.ask(Ask::get("/public/x")).await.status == 200 }).await;
+    assert_eq!(gateway.metric("postern_upstream_ejections_total", &[]).await, 0.0);
 }
 
 #[tokio::test]
