@@ -110,7 +110,7 @@ impl LocalGroup {
     }
 
     /// The servers of the newest resolution.
-    fn lanes(&self) -> Rc<[Rc<Lane>]> {
+    pub(super) fn lanes(&self) -> Rc<[Rc<Lane>]> {
         let generation = self.shared.generation();
         if self.generation.replace(Some(generation)) != Some(generation) {
             let servers = self.shared.servers();

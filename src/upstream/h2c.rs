@@ -1,5 +1,5 @@
-//! HTTP/2 without TLS to a server (`h2c://`, gRPC): one connection a thread and server, shared by requests, driven by a
-//! task of this thread. Trailers pass both ways.
+//! HTTP/2 without TLS to a server (`h2c://`, gRPC): connections that many requests share, each driven by a task
+//! of this thread. Trailers pass both ways.
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -20,6 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::ForwardError;
 use super::body::UpstreamBodyError;
+use super::carriers::Seat;
 use super::head::Target;
 use super::headers::{self, Onward, Policy};
 use super::http1::Limits;
@@ -321,12 +322,18 @@ pub(super) fn answer_headers(map: HeaderMap) -> HeaderMap {
 
 /// The body of an answer.
 pub(super) struct H2cBody {
-    pub(super) incoming: Incoming,
-    pub(super) watch: Watch,
-    pub(super) load: Load,
+    incoming: Incoming,
+    watch: Watch,
+    load: Load,
+    /// Given up with the end of the answer.
+    seat: Option<Seat>,
 }
 
 impl H2cBody {
+    pub(super) fn new(incoming: Incoming, watch: Watch, (load, seat): (Load, Seat)) -> Self {
+        Self { incoming, watch, load, seat: Some(seat) }
+    }
+
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -337,6 +344,7 @@ impl H2cBody {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         if frame.is_none() {
             self.load.end();
+            self.seat = None;
             // hyper ends the body of a stream that was reset with NO_ERROR or CANCEL as if it had come whole.
             if !self.incoming.is_end_stream() {
                 return Poll::Ready(Some(Err(UpstreamBodyError::Cut)));

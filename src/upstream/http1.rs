@@ -33,7 +33,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Without a byte that the server takes. The response time has not begun; a server may be slow to read.
-    pub(super) fn to_take(&self) -> Duration {
+    pub(super) fn to_take(self) -> Duration {
         self.body.max(self.response)
     }
 }

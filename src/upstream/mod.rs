@@ -8,6 +8,7 @@ mod attempt;
 mod background;
 mod balance;
 mod body;
+mod carriers;
 mod chunked;
 mod conn;
 mod dial;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ServerUrl;
+use super::carriers::Carriers;
 use super::conn::Connection;
-use super::h2c::H2cSender;
 use super::server::{Group, Limit, Server};
 use super::standing::Place;
 use crate::clock::monotonic;
@@ -43,7 +43,7 @@ pub(super) struct Lane {
     listed: Cell<usize>,
     /// `upstream/address:port`. Of this thread's own, so that threads do not share its count.
     pub(super) label: Label,
-    pub(super) h2c: RefCell<Option<H2cSender>>,
+    pub(super) h2c: Carriers,
     limit: Arc<Limit>,
     ca: Option<Vec<CertificateDer<'static>>>,
     idle: RefCell<Vec<Idle>>,
@@ -73,7 +73,7 @@ impl Lane {
                 server: RefCell::new(server.clone()),
                 listed: Cell::new(0),
                 label: server.label(&group.settings.name),
-                h2c: RefCell::new(None),
+                h2c: Carriers::default(),
                 limit: group.limit.clone(),
                 ca: group.settings.ca.clone(),
                 idle: RefCell::default(),
@@ -102,7 +102,7 @@ impl Lane {
         self.listed.set(self.listed.get().saturating_sub(1));
         if self.listed.get() == 0 {
             self.idle.borrow_mut().clear();
-            self.h2c.replace(None);
+            self.h2c.clear();
         }
     }
 
@@ -172,29 +172,40 @@ impl Lane {
         conn.rest();
         let since = monotonic();
         self.idle.borrow_mut().push(Idle { conn, since, until: since + wait });
-        if !SWEEPING.replace(true) {
-            tokio::task::spawn_local(sweep());
-        }
+        sweep_soon();
     }
 
     fn sweep(&self, now: Instant) -> usize {
-        let mut idle = self.idle.borrow_mut();
         if self.limit.is_wanted() {
-            idle.clear();
+            self.give_up();
         }
+        let mut idle = self.idle.borrow_mut();
         idle.retain(|i| i.until > now);
-        idle.len()
+        idle.len() + self.h2c.sweep(now, IDLE_MAX)
+    }
+
+    /// Closes what is idle.
+    fn give_up(&self) {
+        self.idle.borrow_mut().clear();
+        self.h2c.sweep(monotonic(), Duration::ZERO);
     }
 }
 
 /// Gives up what this thread keeps idle under `limit`.
 pub(super) fn give_up(limit: &Arc<Limit>) {
     LANES.with_borrow(|lanes| {
-        lanes.iter().filter(|l| Arc::ptr_eq(&l.limit, limit)).for_each(|l| l.idle.borrow_mut().clear());
+        lanes.iter().filter(|lane| Arc::ptr_eq(&lane.limit, limit)).for_each(|lane| lane.give_up());
     });
 }
 
-/// Closes what has been idle for too long. Ends when nothing is idle.
+/// To be called when there is something that may become idle.
+pub(super) fn sweep_soon() {
+    if !SWEEPING.replace(true) {
+        tokio::task::spawn_local(sweep());
+    }
+}
+
+/// Closes what has been idle for too long. Ends when nothing can be.
 async fn sweep() {
     let mut next = Deadline::default();
     loop {

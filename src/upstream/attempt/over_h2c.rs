@@ -5,10 +5,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use std::io;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::body::UpstreamBody;
+use super::super::carriers::{Refusal, Seat};
 use super::super::h2c::{self, H2cBody, H2cFault, H2cSender, OutBody};
-use super::super::pool::{Lane, Load};
+use super::super::pool::{self, Lane, Load};
 use super::super::retry::Tried;
 use super::super::stream::Stream;
 use super::super::{ForwardError, UpstreamContext};
@@ -45,8 +47,8 @@ impl LocalGroup {
         loop {
             let lane = self.pick(&mut tried, monotonic())?;
             let load = Load::on(&lane);
-            let (mut sender, is_reused) = match self.h2c_sender(&lane, ask.context).await {
-                Ok(sender) => sender,
+            let (seat, is_reused) = match self.h2c_seat(&lane, ask.context).await {
+                Ok(seat) => seat,
                 Err(NoConnection::Busy) => return Err(ForwardError::Busy),
                 Err(NoConnection::Failed(e)) => {
                     self.failed(ask, &mut tried, &lane, e)?;
@@ -54,11 +56,12 @@ impl LocalGroup {
                 }
             };
             let sent = monotonic();
-            match h2c::send(&mut sender, request, self.limits(ask.context), &mut watch).await {
+            match h2c::send(&mut seat.sender(), request, self.limits(ask.context), &mut watch).await {
                 Ok(answer) => {
                     ask.note_answer(&lane, Some(sent));
                     let (parts, incoming) = answer.into_parts();
-                    let mut response = Response::new(UpstreamBody::h2c(H2cBody { incoming, watch, load }));
+                    let mut response =
+                        Response::new(UpstreamBody::h2c(H2cBody::new(incoming, watch, (load, seat))));
                     *response.status_mut() = parts.status;
                     *response.headers_mut() = h2c::answer_headers(parts.headers);
                     return Ok(response);
@@ -70,7 +73,7 @@ impl LocalGroup {
                 Err(H2cFault::Failed(e)) => {
                     if matches!(e, ForwardError::Timeout) {
                         // Perhaps nobody is there any more: the next request has a connection of its own.
-                        lane.h2c.replace(None);
+                        lane.h2c.leave(&seat);
                     }
                     ask.note_failure((&lane, &self.shared), &e, false);
                     return Err(e);
@@ -85,21 +88,21 @@ impl LocalGroup {
                 }
                 // A connection that ended meanwhile says nothing of its server.
                 Err(H2cFault::GoneAway) if is_bodiless && renewed < RENEWALS => {
-                    lane.h2c.replace(None);
+                    lane.h2c.leave(&seat);
                     renewed += 1;
                     request = h2c_request(ask, http_body_util::Empty::<Bytes>::new())?;
                 }
                 Err(H2cFault::GoneAway) => {
-                    lane.h2c.replace(None);
+                    lane.h2c.leave(&seat);
                     return Err(ForwardError::Busy);
                 }
                 Err(H2cFault::Unsent(back)) if is_reused && renewed < RENEWALS => {
-                    lane.h2c.replace(None);
+                    lane.h2c.leave(&seat);
                     renewed += 1;
                     request = *back;
                 }
                 Err(H2cFault::Unsent(back)) => {
-                    lane.h2c.replace(None);
+                    lane.h2c.leave(&seat);
                     request = *back;
                     self.failed(ask, &mut tried, &lane, io::ErrorKind::ConnectionAborted.into())?;
                 }
@@ -107,23 +110,63 @@ impl LocalGroup {
         }
     }
 
-    /// An open connection (`true`), or a new one.
-    async fn h2c_sender(
+    /// On an open connection (`true`), or a new one where all have as much as they may.
+    async fn h2c_seat(&self, lane: &Lane, context: &UpstreamContext) -> Result<(Seat, bool), NoConnection> {
+        loop {
+            if let Some(seat) = lane.h2c.seat() {
+                return Ok((seat, true));
+            }
+            let Some(turn) = lane.h2c.turn().await? else { continue };
+            let slot = match self.shared.limit.try_slot() {
+                Some(slot) => Some(slot),
+                None => match lane.h2c.crowded() {
+                    Some(seat) => return Ok((seat, true)),
+                    None => self.slot().await,
+                },
+            };
+            let opened = match slot {
+                Some(slot) => self.open_h2c(lane, context, slot).await,
+                None => Err(NoConnection::Busy),
+            };
+            return match opened {
+                Ok(sender) => Ok((lane.h2c.add(sender), false)),
+                Err(none) => {
+                    turn.failed(none.refusal());
+                    Err(none)
+                }
+            };
+        }
+    }
+
+    async fn open_h2c(
         &self,
         lane: &Lane,
         context: &UpstreamContext,
-    ) -> Result<(H2cSender, bool), NoConnection> {
-        let known = lane.h2c.borrow().clone();
-        if let Some(sender) = known.filter(|s| !s.is_closed()) {
-            return Ok((sender, true));
-        }
-        let slot = self.slot().await.ok_or(NoConnection::Busy)?;
+        slot: OwnedSemaphorePermit,
+    ) -> Result<H2cSender, NoConnection> {
         let Stream::Tcp(tcp) = self.connect(lane, context).await? else {
             return Err(NoConnection::Failed(io::ErrorKind::Unsupported.into()));
         };
-        let sender = h2c::open(tcp, slot).await.map_err(NoConnection::Failed)?;
-        lane.h2c.replace(Some(sender.clone()));
-        Ok((sender, false))
+        pool::sweep_soon();
+        h2c::open(tcp, slot).await.map_err(NoConnection::Failed)
+    }
+}
+
+impl NoConnection {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Busy => Refusal::Busy,
+            Self::Failed(e) => Refusal::Failed(e.kind()),
+        }
+    }
+}
+
+impl From<Refusal> for NoConnection {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Busy => Self::Busy,
+            Refusal::Failed(kind) => Self::Failed(kind.into()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod changes;
+mod h2c;
 mod patience;
 mod requests;
 mod servers;
