@@ -179,7 +179,11 @@ impl Work {
                 }
             };
             let seen_to = self.see_to_the_file();
-            let result = if batch.is_empty() { seen_to } else { seen_to.and_then(|()| self.commit(&batch)) };
+            if batch.is_empty() && (seen_to.is_ok() || !works) {
+                // That it can be written is told by writing.
+                continue;
+            }
+            let result = seen_to.and_then(|()| self.commit(&batch));
             self.tell(works, result.as_ref().err());
             works = result.is_ok();
             if works && self.is_slow.swap(false, Ordering::Relaxed) {

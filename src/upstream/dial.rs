@@ -34,7 +34,7 @@ pub(super) async fn connect(addr: SocketAddr, patience: Duration) -> io::Result<
 pub(super) fn is_ours(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// Says so, seldom.
@@ -45,7 +45,7 @@ pub(super) fn tell(upstream: &str, error: &io::Error) {
     if told.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY) {
         *told = Some(now);
         tracing::error!(
-            upstream, %error, to_do = "raise the limit of open files, or the range of local ports",
+            upstream, %error, to_do = "raise the limit of open files",
             "no connection to a server can be opened; requests that need one are answered 503"
         );
     }

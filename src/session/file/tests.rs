@@ -211,3 +211,36 @@ async fn a_domain_token_that_cannot_be_read_keeps_no_other_out() {
     store.load_tokens(&mut |token| found.push(token)).await.unwrap();
     assert_eq!(found.iter().map(|token| token.id.as_str()).collect::<Vec<_>>(), ["good"]);
 }
+
+/// Each step of the writing again fails once: what was stored is there all the same.
+#[tokio::test]
+async fn a_file_that_cannot_be_written_again_at_once_is_later() {
+    let (folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::remove_file(&path).unwrap();
+    // Where the copy goes there is a folder, then where the log was.
+    for blocked in ["sessions.db.again", "sessions.db-wal"] {
+        let _ = std::fs::remove_file(at(blocked));
+        std::fs::create_dir(at(blocked)).unwrap();
+        assert!(store.put(record("b", "u", 100)).await.is_err(), "{blocked}");
+        assert!(store.put(record("b", "u", 100)).await.is_err(), "{blocked}");
+        std::fs::remove_dir(at(blocked)).unwrap();
+    }
+    store.put(record("c", "u", 100)).await.unwrap();
+    drop(store);
+    let found = all(&FileStore::open(&path).unwrap(), 0).await;
+    assert!(found.contains_key(&KeyHash::of("a")) && found.contains_key(&KeyHash::of("c")));
+}
+
+#[tokio::test]
+async fn what_a_kill_left_half_done_is_finished_at_the_start() {
+    let (_folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    drop(store);
+    std::fs::rename(&path, beside(&path, ".again")).unwrap();
+    let store = super::super::file_start::open(&path, Duration::ZERO, UnixMillis(0)).await.unwrap();
+    assert_eq!(all(&store, 0).await.len(), 1);
+}
