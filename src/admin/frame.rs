@@ -4,6 +4,7 @@
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use axum::body::to_bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
@@ -12,8 +13,11 @@ use http::header::{
     WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http_body_util::LengthLimitError;
+use std::error::Error as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::AdminSettings;
 use crate::clock::UnixMillis;
@@ -24,6 +28,8 @@ use crate::telemetry::ids::Ids;
 
 /// The largest body of a call.
 const MAX_BODY: usize = 64 * 1024;
+/// How long all of it may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
 /// What is asked by probes and scrapers, which hold no token.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -207,9 +213,29 @@ fn in_our_words(response: Response) -> Response {
 
 async fn admit(State(gate): State<LiveGate>, request: Request, next: Next) -> Response {
     let judged = gate.0.load().judge(&request);
-    match judged {
-        Ok(()) => next.run(request).await,
+    if let Err(refusal) = judged {
+        return refusal.into_response();
+    }
+    match read_body(request).await {
+        Ok(request) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// The body is there before the call is made, and soon.
+async fn read_body(request: Request) -> Result<Request, Refusal> {
+    if !has_body(request.headers()) {
+        return Ok(request);
+    }
+    let refused = |status| Refusal::new(status, status.canonical_reason().unwrap_or_default());
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => Ok(Request::from_parts(head, bytes.into())),
+        Ok(Err(error)) if error.source().is_some_and(|e| e.is::<LengthLimitError>()) => {
+            Err(refused(StatusCode::PAYLOAD_TOO_LARGE))
+        }
+        Ok(Err(_)) => Err(refused(StatusCode::BAD_REQUEST)),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT)),
     }
 }
 

@@ -103,7 +103,9 @@ impl Admin {
 
 /// Of its own, so that a gateway at its limits can still be looked at.
 fn limits() -> Limits {
-    Limits { max_connections: 256, drain_timeout: Duration::ZERO, ..Limits::default() }
+    // Probes and scrapers come and go: who stays without a call keeps them out.
+    let idle_timeout = Duration::from_secs(5);
+    Limits { max_connections: 256, idle_timeout, drain_timeout: Duration::ZERO, ..Limits::default() }
 }
 
 /// Whose call it is, for the audit log.

@@ -214,7 +214,8 @@ impl Gateway {
         (head, body): (&Parts, Incoming),
     ) -> Result<RequestBody, BodyRefusal> {
         let must_be_json = !permit.route().body.fields.is_empty();
-        let memory = (&self.shared.held, thread.live.limits.body_timeout);
+        let is_anonymous = permit.principal().is_none();
+        let memory = (&self.shared.held, is_anonymous, thread.live.limits.body_timeout);
         let body = request_body::read_json(head, body, must_be_json, memory).await?;
         if let Some(bytes) = body.held() {
             thread.access.judge_body(permit, bytes)?;

@@ -9,16 +9,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::access::body::BodyFault;
+use crate::clock::monotonic;
 use crate::deadline::Deadline;
 
 /// The largest body that is read whole.
 const MAX_HELD: usize = 5 * 1024 * 1024;
 
-/// What all bodies that are held may take together.
+/// What all bodies that are held may take together, and of that those of nobody in particular.
 const MAX_ALL: usize = 64 * 1024 * 1024;
+const MAX_ANONYMOUS: usize = MAX_ALL / 2;
+
+/// How many bytes a second come at least, beside `body_timeout`: what comes now and then would hold its memory for days.
+const LEAST_RATE: u32 = 64 * 1024;
 
 /// Why a body is not passed on.
 #[derive(Debug, thiserror::Error)]
@@ -56,35 +61,54 @@ pub struct HeldBody {
 
 /// Memory for bodies that are held, shared by all threads.
 #[derive(Clone, Debug, Default)]
-pub struct HeldMemory(Arc<AtomicUsize>);
+pub struct HeldMemory {
+    all: Arc<AtomicUsize>,
+    anonymous: Arc<AtomicUsize>,
+}
 
 /// What one body takes of it.
 struct Share {
     of: HeldMemory,
+    is_anonymous: bool,
     bytes: usize,
 }
 
 impl HeldMemory {
-    fn share(&self) -> Share {
-        Share { of: self.clone(), bytes: 0 }
+    fn share(&self, is_anonymous: bool) -> Share {
+        Share { of: self.clone(), is_anonymous, bytes: 0 }
     }
 }
 
 impl Share {
     fn grow(&mut self, to: usize) -> Result<(), BodyRefusal> {
         let more = to.saturating_sub(self.bytes);
-        if self.of.0.fetch_add(more, Ordering::Relaxed) + more > MAX_ALL {
-            self.of.0.fetch_sub(more, Ordering::Relaxed);
-            return Err(BodyRefusal::Busy);
+        if self.is_anonymous {
+            take(&self.of.anonymous, more, MAX_ANONYMOUS)?;
         }
+        take(&self.of.all, more, MAX_ALL).inspect_err(|_| {
+            if self.is_anonymous {
+                self.of.anonymous.fetch_sub(more, Ordering::Relaxed);
+            }
+        })?;
         self.bytes += more;
         Ok(())
     }
 }
 
+fn take(from: &AtomicUsize, more: usize, max: usize) -> Result<(), BodyRefusal> {
+    if from.fetch_add(more, Ordering::Relaxed) + more > max {
+        from.fetch_sub(more, Ordering::Relaxed);
+        return Err(BodyRefusal::Busy);
+    }
+    Ok(())
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
-        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.of.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.is_anonymous {
+            self.of.anonymous.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -100,7 +124,7 @@ pub(super) async fn read_json(
     head: &http::request::Parts,
     body: Incoming,
     must_be_json: bool,
-    (memory, quiet): (&HeldMemory, Duration),
+    (memory, is_anonymous, quiet): (&HeldMemory, bool, Duration),
 ) -> Result<RequestBody, BodyRefusal> {
     if body.is_end_stream() {
         return Ok(RequestBody::Streamed(body));
@@ -110,7 +134,7 @@ pub(super) async fn read_json(
         Kind::Other => return Ok(RequestBody::Streamed(body)),
         Kind::Json => {}
     }
-    let mut share = memory.share();
+    let mut share = memory.share(is_anonymous);
     let bytes = Some(whole(body, head.version, &mut share, quiet).await?);
     Ok(RequestBody::Held(HeldBody { bytes, _share: share }))
 }
@@ -150,8 +174,9 @@ async fn whole(
     }
     // Nothing is set aside for what is only announced: heads without bodies would take it from all others.
     let (mut whole, mut deadline) = (Vec::new(), Deadline::default());
+    let began = monotonic();
     loop {
-        deadline.arm(quiet);
+        deadline.arm(quiet.min(left(began, whole.len(), quiet)));
         let frame = std::future::poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|_| BodyRefusal::Broken)),
             Poll::Pending => {
@@ -172,6 +197,12 @@ async fn whole(
         share.grow(size)?;
         whole.extend_from_slice(&data);
     }
+}
+
+/// How much time there is until more than this must have come.
+fn left(began: Instant, came: usize, quiet: Duration) -> Duration {
+    let allowed = quiet + Duration::from_secs(1) * u32::try_from(came).unwrap_or(u32::MAX) / LEAST_RATE;
+    allowed.saturating_sub(monotonic().saturating_duration_since(began))
 }
 
 impl RequestBody {
@@ -272,13 +303,29 @@ mod tests {
     #[test]
     fn what_is_held_together_is_bounded_and_given_back() {
         let memory = HeldMemory::default();
-        let mut all: Vec<_> = (0..12).map(|_| memory.share()).collect();
+        let mut all: Vec<_> = (0..12).map(|_| memory.share(false)).collect();
         assert!(all.iter_mut().all(|share| share.grow(MAX_HELD).is_ok()));
-        let mut one_more = memory.share();
+        let mut one_more = memory.share(false);
         assert!(matches!(one_more.grow(MAX_HELD), Err(BodyRefusal::Busy)));
         all.pop();
         assert!(one_more.grow(MAX_HELD).is_ok() && one_more.grow(10).is_ok());
         drop((all, one_more));
-        assert_eq!(memory.0.load(Ordering::Relaxed), 0);
+        let mut anonymous: Vec<_> = (0..6).map(|_| memory.share(true)).collect();
+        assert!(anonymous.iter_mut().all(|share| share.grow(MAX_HELD).is_ok()));
+        assert!(matches!(memory.share(true).grow(MAX_HELD), Err(BodyRefusal::Busy)));
+        assert!(memory.share(false).grow(MAX_HELD).is_ok(), "who is known has the other half");
+        drop(anonymous);
+        let taken = [&memory.all, &memory.anonymous].map(|taken| taken.load(Ordering::Relaxed));
+        assert_eq!(taken, [0, 0]);
+    }
+
+    #[test]
+    fn what_comes_slowly_has_time_for_as_much_as_has_come() {
+        let quiet = Duration::from_secs(4);
+        let ago = |seconds| monotonic().checked_sub(Duration::from_secs(seconds)).unwrap();
+        assert!(left(ago(0), 0, quiet) > Duration::from_secs(3));
+        assert_eq!(left(ago(5), 100, quiet), Duration::ZERO);
+        assert!(left(ago(5), 10 * LEAST_RATE as usize, quiet) > Duration::from_secs(8));
+        assert_eq!(left(ago(100), MAX_HELD, quiet), Duration::ZERO);
     }
 }

@@ -53,6 +53,7 @@ impl FileStore {
     /// missing, when another process has it, and when it is damaged or not a sessions file.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let lock = lock(path)?.ok_or_else(|| taken(path))?;
+        settled(path)?;
         let connection = opened(path).map_err(|unfit| refused(path, &unfit))?;
         Self::over(connection, path, lock)
     }
@@ -109,6 +110,20 @@ impl Store for FileStore {
 
 pub(super) fn fault(path: &Path, what: &str) -> StoreError {
     StoreError { store: NAME, what: format!("sessions file {}: {what}", path.display()) }
+}
+
+/// See [`super::file_place::settle`].
+pub(super) fn settled(path: &Path) -> Result<(), StoreError> {
+    match super::file_place::settle(path) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            tracing::warn!(file = %path.display(), "the sessions file had gone while it was written again; that is used");
+            Ok(())
+        }
+        Err(error) => {
+            Err(fault(path, &format!("what was written again cannot be put in its place: {error}")))
+        }
+    }
 }
 
 pub(super) fn taken(path: &Path) -> StoreError {
@@ -176,6 +191,8 @@ pub(super) enum Unfit {
     Damaged(String),
     #[error("is not a sessions file of postern")]
     Foreign,
+    #[error("another file was put in its place")]
+    Replaced,
     #[error("was made by a newer postern (version {0}, this one knows {VERSION})")]
     Newer(i64),
 }
@@ -189,7 +206,7 @@ impl Unfit {
                 error.sqlite_error_code(),
                 Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
             ),
-            Self::Io(_) | Self::Journal(_) | Self::Foreign | Self::Newer(_) => false,
+            Self::Io(_) | Self::Journal(_) | Self::Foreign | Self::Replaced | Self::Newer(_) => false,
         }
     }
 }

@@ -2,9 +2,9 @@
 //! next start; what is open is whole, and is written again under the name.
 
 use rusqlite::Connection;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::file::{Unfit, beside, create_private, opened};
@@ -12,10 +12,11 @@ use super::file::{Unfit, beside, create_private, opened};
 /// Behind the name of what is being written again.
 const AGAIN: &str = ".again";
 
-/// The file that was opened.
+/// The file that was opened, where its symlinks lead: its log stands there.
 pub(super) struct Place {
     path: PathBuf,
     id: Option<Id>,
+    mode: u32,
     stage: Stage,
 }
 
@@ -33,6 +34,7 @@ type Id = (u64, u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whereabouts {
     Here,
+    /// It, or its log, without which what is written is lost at the next start.
     Gone,
     /// Another file has its name.
     Taken,
@@ -40,7 +42,9 @@ pub(super) enum Whereabouts {
 
 impl Place {
     pub(super) fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), id: id(path).ok(), stage: Stage::Open }
+        let path = real(path);
+        let mode = std::fs::metadata(&path).map_or(0o600, |metadata| metadata.mode() & 0o777);
+        Self { id: id(&path).ok(), path, mode, stage: Stage::Open }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -49,12 +53,22 @@ impl Place {
 
     /// What cannot be looked at counts as here: writing will tell.
     pub(super) fn look(&self) -> Whereabouts {
-        match id(&self.path) {
-            _ if self.stage != Stage::Open => Whereabouts::Gone,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Whereabouts::Gone,
-            Ok(now) if self.id.is_some_and(|then| then != now) => Whereabouts::Taken,
+        let is_missing = |found: &io::Result<Id>| {
+            found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let found = id(&self.path);
+        match &found {
+            _ if self.stage != Stage::Open || is_missing(&found) => Whereabouts::Gone,
+            Ok(now) if self.id.is_some_and(|then| then != *now) => Whereabouts::Taken,
+            Ok(_) if is_missing(&id(&beside(&self.path, "-wal"))) => Whereabouts::Gone,
             Ok(_) | Err(_) => Whereabouts::Here,
         }
+    }
+
+    /// Takes the log's name away from beside another file: whoever opens that one next would read it into it.
+    pub(super) fn let_go(&self, connection: &Connection) -> Result<(), Unfit> {
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(take_log(&self.path)?)
     }
 
     /// Writes the whole of what is open under the name that it had, and goes on with that. To be called again when it has
@@ -64,6 +78,7 @@ impl Place {
         if self.stage == Stage::Open {
             remove(&again)?;
             create_private(&again)?;
+            std::fs::set_permissions(&again, Permissions::from_mode(self.mode))?;
             connection.execute("VACUUM INTO ?1", [again.to_string_lossy()])?;
             File::open(&again)?.sync_all()?;
             let nothing = Connection::open_in_memory()?;
@@ -81,22 +96,45 @@ impl Place {
     }
 }
 
-/// What was being written again when the process before was killed, if it is whole.
-pub(super) fn left_behind(path: &Path) -> Option<PathBuf> {
-    let again = beside(path, AGAIN);
-    let is_whole = again.metadata().is_ok_and(|metadata| metadata.len() > 0) && opened(&again).is_ok();
-    is_whole.then_some(again)
+/// What was being written again when the process before was killed is put in place, if it is whole and nothing else has
+/// the name. Whether it was. To be called before the file is opened, with its lock.
+pub(super) fn settle(path: &Path) -> io::Result<bool> {
+    let path = real(path);
+    let again = beside(&path, AGAIN);
+    match path.metadata() {
+        // Not needed any more; later it would bring back sessions that have ended.
+        Ok(metadata) if metadata.len() > 0 => remove(&again).map(|()| false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let is_whole =
+                again.metadata().is_ok_and(|metadata| metadata.len() > 0) && opened(&again).is_ok();
+            if is_whole {
+                put_in_place(&path)?;
+            }
+            Ok(is_whole)
+        }
+        _ => Ok(false),
+    }
 }
 
-pub(super) fn put_in_place(path: &Path) -> io::Result<()> {
-    for part in ["-wal", "-shm"] {
-        remove(&beside(path, part))?;
-    }
+/// Where a symlink leads, also if nothing is there.
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| match std::fs::read_link(path) {
+        Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
+        Err(_) => path.to_owned(),
+    })
+}
+
+fn put_in_place(path: &Path) -> io::Result<()> {
+    take_log(path)?;
     std::fs::rename(beside(path, AGAIN), path)?;
     match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
     }
+}
+
+fn take_log(path: &Path) -> io::Result<()> {
+    ["-wal", "-shm"].iter().try_for_each(|part| remove(&beside(path, part)))
 }
 
 fn id(path: &Path) -> io::Result<Id> {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::{self, APPLICATION, FileStore, LOCK, Unfit, VERSION, beside};
-use super::file_place::{left_behind, put_in_place};
 use super::store::StoreError;
 use crate::clock::{UnixMillis, monotonic};
 
@@ -21,13 +20,9 @@ const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 pub(super) async fn open(path: &Path, patience: Duration, now: UnixMillis) -> Result<FileStore, StoreError> {
     let used_before = beside(path, LOCK).exists();
     let lock = turn(path, patience).await?;
+    file::settled(path)?;
     let length = std::fs::metadata(path).map(|metadata| metadata.len()).ok();
     let connection = match (used_before, length) {
-        (true, None) if left_behind(path).is_some() => {
-            put_in_place(path).map_err(|e| file::fault(path, &format!("cannot be put in place: {e}")))?;
-            tracing::warn!(file = %path.display(), "the sessions file had gone and was being written again; that is used");
-            file::opened(path).map_err(|unfit| file::refused(path, &unfit))?
-        }
         (true, Some(0)) => anew(path, "is empty, although a postern has used it", now)?,
         (true, None) if beside(path, "-wal").exists() => anew(path, "is missing beside its -wal", now)?,
         (true, None) => {

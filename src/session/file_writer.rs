@@ -130,6 +130,9 @@ fn remedy(error: &Unfit) -> &'static str {
     let code = match error {
         Unfit::Sql(error) => error.sqlite_error_code(),
         Unfit::Io(_) => Some(ErrorCode::CannotOpen),
+        Unfit::Replaced => {
+            return "take the other file away, and this postern writes its own again; or restart, to go on with the other";
+        }
         Unfit::Journal(_) | Unfit::Damaged(_) | Unfit::Foreign | Unfit::Newer(_) => None,
     };
     match code {
@@ -160,7 +163,7 @@ fn tell_slow(path: &Path, is_slow: &AtomicBool) {
 struct Work {
     connection: Connection,
     place: Place,
-    /// It was told that another file has the name.
+    /// Another file has the name, and this one's log was taken from beside it.
     is_taken: bool,
     is_slow: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
@@ -209,14 +212,15 @@ impl Work {
                     "the sessions file was removed while it was in use; it was written again"
                 );
             }
-            Whereabouts::Taken if !self.is_taken => tracing::error!(
-                file,
-                to_do = "remove it, and this postern writes its own again; or restart, to go on with it",
-                "another file was put in the place of the sessions file; what is stored goes to the one before"
-            ),
-            Whereabouts::Taken | Whereabouts::Here => {}
+            Whereabouts::Taken => {
+                if !std::mem::replace(&mut self.is_taken, true) {
+                    self.place.let_go(&self.connection)?;
+                }
+                return Err(Unfit::Replaced);
+            }
+            Whereabouts::Here => {}
         }
-        self.is_taken = whereabouts == Whereabouts::Taken;
+        self.is_taken = false;
         Ok(())
     }
 

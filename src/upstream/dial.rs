@@ -11,10 +11,12 @@ use crate::clock::monotonic;
 
 /// When a connection on which nothing passes is first probed, and how often from then on: a server that has vanished
 /// without a word would hold an open WebSocket for ever.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-const PROBE_EVERY: Duration = Duration::from_secs(15);
-/// Less than this would be a packet that is sent again.
-const LEAST_PATIENCE: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// The user timeout is how long probes may go unanswered too: some of them may be lost.
+const LEAST_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(5) } else { Duration::from_secs(60) };
+/// Linux takes it for a signed number of milliseconds.
+const MOST_PATIENCE: Duration = Duration::from_millis(i32::MAX as u64);
 /// How often it is told that no socket can be had.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -26,7 +28,7 @@ pub(super) async fn connect(addr: SocketAddr, patience: Duration) -> io::Result<
     let socket = SockRef::from(&tcp);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(PROBE_EVERY))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(patience.max(LEAST_PATIENCE)))?;
+    socket.set_tcp_user_timeout(Some(patience.clamp(LEAST_PATIENCE, MOST_PATIENCE)))?;
     Ok(tcp)
 }
 
@@ -48,5 +50,19 @@ pub(super) fn tell(upstream: &str, error: &io::Error) {
             upstream, %error, to_do = "raise the limit of open files",
             "no connection to a server can be opened; requests that need one are answered 503"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn any_patience_that_can_be_configured_is_taken() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        for patience in [Duration::ZERO, Duration::from_secs(30 * 86_400), Duration::MAX] {
+            connect(addr, patience).await.unwrap();
+        }
     }
 }

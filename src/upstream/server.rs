@@ -176,6 +176,7 @@ impl Group {
 /// `max_connections` of an upstream over all threads. Outlives a reload that does not change it.
 pub(super) struct Limit {
     slots: Arc<Semaphore>,
+    max: usize,
     /// Of these, what sockets may take of which nobody knows yet whose they are.
     anonymous: Arc<Semaphore>,
     wanted: AtomicUsize,
@@ -196,7 +197,7 @@ impl Limit {
         let max = max.min(Semaphore::MAX_PERMITS);
         let (slots, anonymous) = (Semaphore::new(max), Semaphore::new(max.div_ceil(2)));
         let (slots, anonymous) = (Arc::new(slots), Arc::new(anonymous));
-        let limit = Arc::new(Self { slots, anonymous, wanted: AtomicUsize::new(0) });
+        let limit = Arc::new(Self { slots, max, anonymous, wanted: AtomicUsize::new(0) });
         known.push((name.clone(), max, Arc::downgrade(&limit)));
         limit
     }
@@ -208,6 +209,11 @@ impl Limit {
 
     pub(super) fn try_slot(&self) -> Option<OwnedSemaphorePermit> {
         self.slots.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether half of the connections are free: who has one may take another.
+    pub(super) fn has_plenty(&self) -> bool {
+        self.slots.available_permits() >= self.max.div_ceil(2)
     }
 
     /// A place among those of whom nobody knows yet who they are. None: they have half of the connections already, and

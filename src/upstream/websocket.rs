@@ -188,7 +188,8 @@ async fn splice(
     watch: &mut Watch,
     patience: Duration,
 ) -> io::Result<End> {
-    let heard = Cell::new(monotonic());
+    // Since when the server is waited for; none while the client is.
+    let heard = Cell::new(Some(monotonic()));
     let Client { read, write, boundary } = client;
     let up = async {
         copy(read, &mut server.write).await?;
@@ -198,12 +199,13 @@ async fn splice(
     let down = async {
         let mut piece = BytesMut::with_capacity(PIECE);
         while server.read.read_buf(&mut piece).await? > 0 {
-            heard.set(monotonic());
+            heard.set(None);
             boundary.begin();
             write.write_all(&piece).await?;
             write.flush().await?;
             boundary.pass(&piece);
             piece.clear();
+            heard.set(Some(monotonic()));
         }
         io::Result::Ok(End::Closed)
     };
@@ -216,7 +218,7 @@ async fn splice(
             ended = &mut up, if sends => {
                 ended?;
                 sends = false;
-                heard.set(monotonic());
+                heard.set(heard.get().map(|_| monotonic()));
             }
             // Such a client answers no ping (RFC 6455 section 5.5.2), and that it has gone for good would go unseen.
             () = silence(&heard, patience), if !sends => return Ok(End::Closed),
@@ -225,9 +227,9 @@ async fn splice(
 }
 
 /// Waits until nothing was heard for so long.
-async fn silence(heard: &Cell<Instant>, patience: Duration) {
+async fn silence(heard: &Cell<Option<Instant>>, patience: Duration) {
     loop {
-        let silent = monotonic().saturating_duration_since(heard.get());
+        let silent = heard.get().map_or(Duration::ZERO, |at| monotonic().saturating_duration_since(at));
         let Some(left) = patience.checked_sub(silent).filter(|left| !left.is_zero()) else { return };
         tokio::time::sleep(left).await;
     }

@@ -189,3 +189,25 @@ async fn nobody_gives_another_a_role_above_his_own() {
         mint(&root, json!({"role": role, "expire": expire})).await.assert_ok();
     }
 }
+
+/// A byte now and then would hold its memory for days, and with a dozen like it all of it.
+#[tokio::test]
+async fn a_body_that_is_read_whole_comes_within_its_time() {
+    let (upstream, gateway) = configured(|settings| {
+        settings.route("path = '/open'\naccess = 'public'\nbody_credentials = 'reject'\nupstream = 'engine'");
+        settings.set("limits.body_timeout", "'400ms'");
+    })
+    .await;
+    let mut client = gateway.client().await;
+    let ask =
+        Ask::post("/open/x").header("Content-Type", "application/json").header("Content-Length", "10000");
+    client.send(ask.raw_body("{").bytes()).await;
+    let dripping = async {
+        while client.wire.send(" ").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    within("a dripping body to be given up", dripping).await;
+    assert_eq!(gateway.access_line("/open/x").await["status"], 408);
+    upstream.assert_untouched();
+}

@@ -49,6 +49,10 @@ pub fn read(check: CheckRequest, names: &CredentialNames) -> Result<Check, AskFa
     if !request.path.starts_with('/') {
         return Err(AskFault::BadTarget("The path"));
     }
+    // A `:path` has no fragment; it would go on unjudged behind what is read of it.
+    if request.path.contains('#') {
+        return Err(AskFault::BadPath);
+    }
     agreed(&request)?;
     let target = PathAndQuery::try_from(request.path.as_str()).map_err(|_| AskFault::BadPath)?;
     let headers = fields(&request, names)?;

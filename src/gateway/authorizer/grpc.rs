@@ -15,6 +15,7 @@ use super::check::{self, Check, Metadata};
 use super::convention::AskFault;
 use super::{Asked, Granted, may_ask};
 use crate::access::Permit;
+use crate::body::Full;
 use crate::gateway::Gateway;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::rejection::Rejection;
@@ -23,6 +24,9 @@ use crate::telemetry::exchange::Exchange;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const HEALTH: &str = "/grpc.health.v1.Health/";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+/// A message of no bytes, framed.
+const EMPTY: &[u8] = &[0; 5];
 
 impl Gateway {
     pub(in crate::gateway) async fn authorize_grpc(
@@ -30,21 +34,36 @@ impl Gateway {
         request: Request<Incoming>,
         peer: &Peer,
     ) -> Response<AnswerBody> {
+        let time = self.live.current().live.limits.body_timeout;
+        // The whole of it: a message is read before anything is known of it, and what stands open holds up a drain.
+        let answer = tokio::time::timeout(time, self.answer_grpc(request, peer)).await;
+        let late = || Status::new(Code::DeadlineExceeded, "the message came too slowly").into_http();
+        answer.unwrap_or_else(|_| late()).map(AnswerBody::grpc)
+    }
+
+    async fn answer_grpc(&self, request: Request<Incoming>, peer: &Peer) -> Response<tonic::body::Body> {
         let path = request.uri().path();
-        let answer = if !is_grpc(&request) {
+        if !is_grpc(&request) {
             // As the protocol has it for who speaks another one.
             let mut answer = Response::new(tonic::body::Body::empty());
             *answer.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             answer
         } else if path == CHECK {
             let checker = Checker { gateway: self, peer };
-            Grpc::new(ProstCodec::<CheckResponse, CheckRequest>::default()).unary(checker, request).await
+            let mut grpc = Grpc::new(ProstCodec::<CheckResponse, CheckRequest>::default());
+            if may_ask(peer) {
+                grpc.unary(checker, request).await
+            } else {
+                // Nothing is read of who may not ask: the answer is the one to an empty message.
+                grpc.unary(checker, request.map(|_| Full::new(EMPTY))).await
+            }
+        } else if path == WATCH && !may_ask(peer) {
+            Status::new(Code::PermissionDenied, "not trusted to watch; Check is open").into_http()
         } else if path.starts_with(HEALTH) {
             self.shared.health.answer(request).await
         } else {
             Status::new(Code::Unimplemented, "the services here are Authorization and Health").into_http()
-        };
-        answer.map(AnswerBody::grpc)
+        }
     }
 
     async fn check(&self, request: CheckRequest, peer: &Peer) -> CheckResponse {

@@ -23,7 +23,9 @@ impl Health {
     #[must_use]
     pub fn following(drain: Drain) -> Self {
         let mut reporter = HealthReporter::new();
-        let health = Self(HealthServer::new(HealthService::from_health_reporter(reporter.clone())));
+        let service = HealthService::from_health_reporter(reporter.clone());
+        // A service's name, from anybody.
+        let health = Self(HealthServer::new(service).max_decoding_message_size(4096));
         tokio::spawn(async move {
             tell(&reporter, ServingStatus::Serving).await;
             drain.announced().await;

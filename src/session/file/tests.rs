@@ -155,26 +155,45 @@ async fn a_file_that_is_removed_while_it_is_open_is_written_again() {
     let (folder, path) = folder();
     let store = FileStore::open(&path).unwrap();
     store.put(record("a", "u", 100)).await.unwrap();
-    for removed in [&["sessions.db"][..], &["sessions.db", "sessions.db-wal", "sessions.db-shm"]] {
+    let sets =
+        [&["sessions.db"][..], &["sessions.db", "sessions.db-wal", "sessions.db-shm"], &["sessions.db-wal"]];
+    for (n, removed) in sets.into_iter().enumerate() {
         for name in removed {
             std::fs::remove_file(folder.path().join(name)).unwrap();
         }
-        store.put(record(&removed.len().to_string(), "u", 100)).await.unwrap();
+        store.put(record(&n.to_string(), "u", 100)).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         // As a kill would leave it.
-        let left = folder.path().join(format!("left{}.db", removed.len()));
+        let left = folder.path().join(format!("left{n}.db"));
         std::fs::copy(&path, &left).unwrap();
         std::fs::copy(folder.path().join("sessions.db-wal"), beside(&left, "-wal")).unwrap();
         let found = all(&FileStore::open(&left).unwrap(), 0).await;
-        assert!(
-            found.contains_key(&KeyHash::of("a"))
-                && found.contains_key(&KeyHash::of(&removed.len().to_string()))
-        );
+        assert!(found.contains_key(&KeyHash::of("a")) && found.contains_key(&KeyHash::of(&n.to_string())));
     }
     // With nothing to be written but the last word.
     std::fs::remove_file(&path).unwrap();
     drop(store);
-    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 3);
+    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_file_behind_a_symlink_is_written_again_where_it_was() {
+    let (folder, path) = folder();
+    let volume = folder.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let file = volume.join("s.db");
+    std::os::unix::fs::symlink("volume/s.db", &path).unwrap();
+    let store = FileStore::open(&path).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    drop(store);
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    store.put(record("b", "u", 100)).await.unwrap();
+    assert!(path.is_symlink());
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    drop(store);
+    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 2);
 }
 
 #[tokio::test]
@@ -185,12 +204,13 @@ async fn another_file_in_its_place_is_left_as_it_is() {
     let other = folder.path().join("other");
     std::fs::write(&other, "not ours").unwrap();
     std::fs::rename(&other, &path).unwrap();
-    store.put(record("b", "u", 100)).await.unwrap();
+    assert!(store.put(record("b", "u", 100)).await.is_err(), "it would be gone at the next start");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "not ours");
+    assert!(!folder.path().join("sessions.db-wal").exists(), "it would be read into the other file");
     std::fs::remove_file(&path).unwrap();
     store.put(record("c", "u", 100)).await.unwrap();
     drop(store);
-    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 3);
+    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 2);
 }
 
 #[tokio::test]
@@ -243,4 +263,11 @@ async fn what_a_kill_left_half_done_is_finished_at_the_start() {
     std::fs::rename(&path, beside(&path, ".again")).unwrap();
     let store = super::super::file_start::open(&path, Duration::ZERO, UnixMillis(0)).await.unwrap();
     assert_eq!(all(&store, 0).await.len(), 1);
+    drop(store);
+    std::fs::rename(&path, beside(&path, ".again")).unwrap();
+    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 1, "nor does a command begin another");
+    // One that was overtaken does not come back.
+    std::fs::copy(&path, beside(&path, ".again")).unwrap();
+    drop(FileStore::open(&path).unwrap());
+    assert!(!beside(&path, ".again").exists());
 }

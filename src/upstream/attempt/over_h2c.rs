@@ -117,19 +117,24 @@ impl LocalGroup {
                 return Ok((seat, true));
             }
             let Some(turn) = lane.h2c.turn().await? else { continue };
-            let slot = match self.shared.limit.try_slot() {
-                Some(slot) => Some(slot),
-                None => match lane.h2c.crowded() {
-                    Some(seat) => return Ok((seat, true)),
-                    None => self.slot().await,
-                },
+            // A further one only of plenty: other threads and servers need one each.
+            let crowded = lane.h2c.crowded();
+            let may_open = crowded.is_none() || self.shared.limit.has_plenty();
+            let slot = match (self.shared.limit.try_slot().filter(|_| may_open), crowded) {
+                (Some(slot), _) => Some(slot),
+                (None, Some(seat)) => return Ok((seat, true)),
+                (None, None) => self.slot().await,
             };
             let opened = match slot {
                 Some(slot) => self.open_h2c(lane, context, slot).await,
                 None => Err(NoConnection::Busy),
             };
             return match opened {
-                Ok(sender) => Ok((lane.h2c.add(sender), false)),
+                Ok(sender) => {
+                    let seat = lane.h2c.add(sender);
+                    pool::sweep_soon();
+                    Ok((seat, false))
+                }
                 Err(none) => {
                     turn.failed(none.refusal());
                     Err(none)
@@ -147,7 +152,6 @@ impl LocalGroup {
         let Stream::Tcp(tcp) = self.connect(lane, context).await? else {
             return Err(NoConnection::Failed(io::ErrorKind::Unsupported.into()));
         };
-        pool::sweep_soon();
         h2c::open(tcp, slot).await.map_err(NoConnection::Failed)
     }
 }

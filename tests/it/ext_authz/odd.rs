@@ -8,7 +8,7 @@ use http::Request as HttpCall;
 use super::*;
 use crate::authorizer::own_address;
 use crate::support::TestUpstream;
-use crate::support::h2::{Frames, H2Client};
+use crate::support::h2::{FrameSender, Frames, H2Client};
 
 fn http_of(check: &mut CheckRequest) -> &mut HttpRequest {
     let attributes = check.attributes.as_mut().unwrap();
@@ -108,6 +108,64 @@ async fn only_loopback_and_trusted_proxies_may_ask() {
     let stranger = ask_there("[]").await;
     assert_denied(&stranger, 403, "Not trusted to ask: its address is none of listen.trusted_proxies");
     allowed(&ask_there(&format!("['{address}']")).await);
+}
+
+/// It would go on behind what was judged.
+#[tokio::test]
+async fn a_path_with_a_fragment_is_refused() {
+    let (_upstream, gateway) = usual().await;
+    for path in ["/public/x#/../../me", "/public/x#%2f..", "/login#/../me", "/public?x#/me", "/public/x#"] {
+        assert_denied(&ask(&gateway, check("GET", path, &[])).await, 403, "Bad path");
+    }
+    allowed(&ask(&gateway, check("GET", "/public/x", &[])).await);
+}
+
+/// The head of a call and the beginning of a message of 4 MiB, which does not go on.
+async fn half_a_message(addr: SocketAddr, path: &str) -> (FrameSender, H2Client, HttpCall<Frames>) {
+    let (sender, frames) = Frames::channel();
+    let call = HttpCall::post(format!("http://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(frames)
+        .unwrap();
+    sender.send(hyper::body::Frame::data(bytes::Bytes::from_static(b"\0\0\x3f\xff\xff\x0a"))).await.unwrap();
+    (sender, H2Client::plain(addr).await, call)
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_come_is_not_waited_for() {
+    let (_upstream, mut gateway) = configured(|s| s.set("limits.body_timeout", "'400ms'")).await;
+    for path in [CHECK, "/grpc.health.v1.Health/Check"] {
+        let (_sender, mut client, call) = half_a_message(gateway.ext_authz(), path).await;
+        let answer = within("an answer", client.ask(call)).await;
+        let late = i32::from(Code::DeadlineExceeded).to_string();
+        let expected = if path == CHECK { late } else { i32::from(Code::OutOfRange).to_string() };
+        assert_eq!(answer.headers["grpc-status"].to_str().unwrap(), expected, "{path}");
+    }
+    assert_eq!(gateway.terminate().await, 0);
+}
+
+/// Memory for messages is of those who may ask.
+#[tokio::test]
+async fn who_may_not_ask_is_not_read_and_does_not_watch() {
+    let Some(address) = own_address() else { return };
+    let upstream = TestUpstream::start().await;
+    let gateway = TestGateway::configured(&upstream, |s| {
+        let port = s.port_of("listen.ext_authz");
+        s.set("listen.ext_authz", &format!("'0.0.0.0:{port}'"));
+    })
+    .await;
+    let addr = SocketAddr::new(address, gateway.ext_authz().port());
+    let (_sender, mut client, call) = half_a_message(addr, CHECK).await;
+    let answer = within("an answer at once", client.ask(call)).await;
+    assert_eq!(answer.status, 200);
+    assert!(String::from_utf8_lossy(&answer.body).contains("Not trusted to ask"));
+    let (_sender, mut client, call) = half_a_message(addr, "/grpc.health.v1.Health/Watch").await;
+    let answer = within("an answer at once", client.ask(call)).await;
+    assert_eq!(
+        answer.headers["grpc-status"].to_str().unwrap(),
+        i32::from(Code::PermissionDenied).to_string()
+    );
 }
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
