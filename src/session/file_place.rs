@@ -16,6 +16,8 @@ const AGAIN: &str = ".again";
 pub(super) struct Place {
     path: PathBuf,
     id: Option<Id>,
+    /// Of its log, when both were last here.
+    log: Option<Id>,
     mode: u32,
     stage: Stage,
 }
@@ -44,7 +46,7 @@ impl Place {
     pub(super) fn of(path: &Path) -> Self {
         let path = real(path);
         let mode = std::fs::metadata(&path).map_or(0o600, |metadata| metadata.mode() & 0o777);
-        Self { id: id(&path).ok(), path, mode, stage: Stage::Open }
+        Self { id: id(&path).ok(), log: None, path, mode, stage: Stage::Open }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -52,23 +54,28 @@ impl Place {
     }
 
     /// What cannot be looked at counts as here: writing will tell.
-    pub(super) fn look(&self) -> Whereabouts {
+    pub(super) fn look(&mut self) -> Whereabouts {
         let is_missing = |found: &io::Result<Id>| {
             found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         };
-        let found = id(&self.path);
+        let (found, log) = (id(&self.path), id(&beside(&self.path, "-wal")));
         match &found {
             _ if self.stage != Stage::Open || is_missing(&found) => Whereabouts::Gone,
             Ok(now) if self.id.is_some_and(|then| then != *now) => Whereabouts::Taken,
-            Ok(_) if is_missing(&id(&beside(&self.path, "-wal"))) => Whereabouts::Gone,
-            Ok(_) | Err(_) => Whereabouts::Here,
+            Ok(_) if is_missing(&log) => Whereabouts::Gone,
+            Ok(_) | Err(_) => {
+                self.log = log.ok();
+                Whereabouts::Here
+            }
         }
     }
 
-    /// Takes the log's name away from beside another file: whoever opens that one next would read it into it.
+    /// Takes the log's name away from beside another file, unless that has brought its own: whoever opens it next would
+    /// read the one into the other.
     pub(super) fn let_go(&self, connection: &Connection) -> Result<(), Unfit> {
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        Ok(take_log(&self.path)?)
+        let is_ours = self.log.is_some() && id(&beside(&self.path, "-wal")).ok() == self.log;
+        if is_ours { Ok(take_log(&self.path)?) } else { Ok(()) }
     }
 
     /// Writes the whole of what is open under the name that it had, and goes on with that. To be called again when it has

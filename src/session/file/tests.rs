@@ -214,6 +214,22 @@ async fn another_file_in_its_place_is_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn the_log_of_another_file_in_its_place_is_left_to_it() {
+    let (folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    for name in ["sessions.db", "sessions.db-wal"] {
+        std::fs::write(folder.path().join("other"), name).unwrap();
+        std::fs::rename(folder.path().join("other"), folder.path().join(name)).unwrap();
+    }
+    assert!(store.put(record("b", "u", 100)).await.is_err());
+    drop(store);
+    for name in ["sessions.db", "sessions.db-wal"] {
+        assert_eq!(std::fs::read_to_string(folder.path().join(name)).unwrap(), name);
+    }
+}
+
+#[tokio::test]
 async fn a_domain_token_that_cannot_be_read_keeps_no_other_out() {
     let (_folder, path) = folder();
     let store = FileStore::open(&path).unwrap();
