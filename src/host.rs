@@ -1,26 +1,51 @@
 //! The host and port that `Host` or a target names (RFC 3986 section 3.2, RFC 9110 section 7.2).
 
+/// What a name may hold (`reg-name`); asked of each byte of every request's host.
+const OF_A_NAME: [bool; 256] = {
+    let mut fits = [false; 256];
+    let mut b = 0;
+    while b < fits.len() {
+        fits[b] = (b as u8).is_ascii_alphanumeric();
+        b += 1;
+    }
+    let others = b"-._~%!$&'()*+,;=";
+    b = 0;
+    while b < others.len() {
+        fits[others[b] as usize] = true;
+        b += 1;
+    }
+    fits
+};
+
 /// A name, or an address, in brackets if it is IPv6, and the port if one is told; brackets stay. None for anything else: a
 /// user, a path, a blank, nothing.
 #[must_use]
 pub fn split(authority: &[u8]) -> Option<(&str, Option<u16>)> {
-    let authority = std::str::from_utf8(authority).ok()?;
-    let end = match authority.strip_prefix('[') {
-        Some(literal) => literal.find(']')? + 2,
-        None => authority.find(':').unwrap_or(authority.len()),
+    let end = match authority {
+        [b'[', literal @ ..] => literal.iter().position(|b| *b == b']')? + 2,
+        _ => authority.iter().position(|b| !is_of_a_name(*b)).unwrap_or(authority.len()),
     };
-    let (host, port) = authority.split_at_checked(end)?;
+    let (host, rest) = authority.split_at_checked(end)?;
+    let host = std::str::from_utf8(host).ok()?;
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(literal) => is_literal(literal),
-        None => !host.is_empty() && host.bytes().all(is_of_a_name),
+        None => !host.is_empty(),
     };
-    let port = match port.strip_prefix(':') {
-        None if port.is_empty() => None,
-        Some("") => None,
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
-        _ => return None,
-    };
-    is_host.then_some((host, port))
+    if !is_host {
+        return None;
+    }
+    match rest {
+        [] | [b':'] => Some((host, None)),
+        [b':', digits @ ..] => Some((host, Some(port(digits)?))),
+        _ => None,
+    }
+}
+
+fn port(digits: &[u8]) -> Option<u16> {
+    digits.iter().try_fold(0u16, |port, b| {
+        let digit = b.is_ascii_digit().then(|| b - b'0')?;
+        port.checked_mul(10)?.checked_add(u16::from(digit))
+    })
 }
 
 /// IPv6, or what later versions may bring (`IPvFuture`).
@@ -32,7 +57,7 @@ fn is_literal(literal: &str) -> bool {
 }
 
 fn is_of_a_name(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&b)
+    OF_A_NAME[usize::from(b)]
 }
 
 #[cfg(test)]
