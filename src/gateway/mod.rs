@@ -281,8 +281,8 @@ impl Gateway {
     ) -> Result<Response<AnswerBody>, Rejection> {
         let live = &*thread.live;
         // They come from anybody, and their bodies slowly perhaps: checks go on beside them.
-        let most = live.limits.max_requests.div_ceil(2);
-        let _place = self.shared.logins.enter(most).ok_or(Rejection::Overloaded)?;
+        let place = self.shared.logins.enter(live.limits.max_requests.div_ceil(2));
+        let _place = place.ok_or(Rejection::Overloaded)?;
         let context = LoginContext {
             directory: &live.directory,
             settings: &live.login,

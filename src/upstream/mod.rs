@@ -284,14 +284,7 @@ impl Upstreams {
     {
         let group = self.group(permit.upgrade()).ok_or(ForwardError::Unreachable(None))?;
         let place = group.shared.limit.anonymous().ok_or(ForwardError::Busy)?;
-        let judge: Judge = Box::new(move |text| {
-            let judged = judge(text);
-            Box::pin(async move {
-                let _place = place;
-                judged.await
-            })
-        });
-        let judge = RefCell::new(Some(judge));
+        let judge = RefCell::new(Some(websocket::holding(place, judge)));
         let answer = self.send(permit.upgrade(), request, (peer, exchange), Some(&judge)).await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS && judge.borrow().is_none() {
             Ok(answer)

@@ -11,6 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::OwnedSemaphorePermit;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::conn::Connection;
@@ -35,6 +36,17 @@ const PIECE: usize = 16 * 1024;
 
 /// Judges a client's first message, text. None: the socket closes.
 pub type Judge = Box<dyn FnOnce(Zeroizing<Vec<u8>>) -> Pin<Box<dyn Future<Output = Option<Admitted>>>>>;
+
+/// With something that is given back once it is known whose the socket is, or that it is nobody's.
+pub(super) fn holding(place: OwnedSemaphorePermit, judge: Judge) -> Judge {
+    Box::new(move |text| {
+        let judged = judge(text);
+        Box::pin(async move {
+            let _place = place;
+            judged.await
+        })
+    })
+}
 
 /// Who a socket was opened for.
 pub struct Admitted {
@@ -80,8 +92,7 @@ enum End {
     Refused,
 }
 
-/// Copies both ways until either side, or the session, ends.
-/// `patience` is how long a server may say nothing once the client has stopped sending.
+/// Copies both ways until either side, or the session, ends. `patience` is how long a server may say nothing once the client has stopped sending.
 pub(super) fn spawn(
     client: OnUpgrade,
     server: Connection,
