@@ -5,9 +5,10 @@ use http_body::{Body, Frame, SizeHint};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
+use crate::clock::monotonic;
 use crate::deadline::Deadline;
 
 /// A body of the gateway's own: at most one piece.
@@ -70,13 +71,52 @@ pub enum ReadError<E> {
     Broken(#[source] E),
 }
 
-/// Reads a body of at most `max` bytes that is there within `time`: for what is small, so that nobody holds a place by a byte
-/// now and then. A declared length above `max`
-/// is refused before a byte is read. The bytes are wiped when dropped: they may hold a password.
+/// How many bytes a second a body has to come with at least, beside what [`Pace`] allows anybody.
+const LEAST_RATE: u32 = 64 * 1024;
+/// How many times the longest pause a body may take as a whole.
+const PAUSES: u32 = 10;
+
+/// The time for a body that is read whole: `quiet` without a byte (contract section 2, `body_timeout`), and in all ten times as long
+/// and a second for each 64 KiB, or a byte now and then would hold a place and memory for days.
+#[derive(Debug)]
+pub struct Pace {
+    quiet: Duration,
+    began: Instant,
+    deadline: Deadline,
+}
+
+impl Pace {
+    #[must_use]
+    pub fn of(quiet: Duration) -> Self {
+        let mut pace = Self { quiet, began: monotonic(), deadline: Deadline::default() };
+        pace.came(0);
+        pace
+    }
+
+    /// Something came; `whole` bytes are there by now.
+    pub fn came(&mut self, whole: usize) {
+        self.deadline.arm(self.quiet.min(left(self.began, whole, self.quiet)));
+    }
+
+    /// Ready when nothing more is to be waited for.
+    pub fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.deadline.poll_passed(cx)
+    }
+}
+
+/// How much time there is until more than this must have come.
+fn left(began: Instant, whole: usize, quiet: Duration) -> Duration {
+    let bytes = Duration::from_secs(1) * u32::try_from(whole).unwrap_or(u32::MAX) / LEAST_RATE;
+    let allowed = quiet.saturating_mul(PAUSES).saturating_add(bytes);
+    allowed.saturating_sub(monotonic().saturating_duration_since(began))
+}
+
+/// Reads a body of at most `max` bytes, as slowly as [`Pace`] allows. A declared length above `max` is refused before a byte is
+/// read. The bytes are wiped when dropped: they may hold a password.
 pub async fn read_whole<B>(
     mut body: Pin<&mut B>,
     max: usize,
-    time: Duration,
+    quiet: Duration,
 ) -> Result<Zeroizing<Vec<u8>>, ReadError<B::Error>>
 where
     B: Body<Data = Bytes>,
@@ -86,23 +126,23 @@ where
     }
     // Reserved whole, so that growing leaves no unwiped copy behind.
     let mut whole = Zeroizing::new(Vec::with_capacity(max));
-    let mut deadline = Deadline::default();
-    deadline.arm(time);
+    let mut pace = Pace::of(quiet);
     loop {
         let frame = std::future::poll_fn(|cx| match body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(ReadError::Broken)),
             Poll::Pending => {
-                ready!(deadline.poll_passed(cx));
+                ready!(pace.poll_late(cx));
                 Poll::Ready(Err(ReadError::Timeout))
             }
         });
         let Some(frame) = frame.await? else { return Ok(whole) };
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > max {
-            discard(body, time).await;
+            discard(body, quiet).await;
             return Err(ReadError::TooLarge(max));
         }
         whole.extend_from_slice(&data);
+        pace.came(whole.len());
     }
 }
 
@@ -140,5 +180,17 @@ mod tests {
         assert_eq!(read("abcd", 4).await.unwrap(), b"abcd");
         assert!(matches!(read("abcde", 4).await, Err(ReadError::TooLarge(4))));
         assert_eq!(read("", 4).await.unwrap(), b"");
+    }
+
+    #[test]
+    fn what_comes_slowly_has_time_for_as_much_as_has_come() {
+        let quiet = Duration::from_secs(4);
+        let ago = |seconds| monotonic().checked_sub(Duration::from_secs(seconds)).unwrap();
+        assert!(left(ago(0), 0, quiet) > Duration::from_secs(39));
+        assert!(left(ago(30), 100, quiet) > Duration::from_secs(9));
+        assert_eq!(left(ago(41), 100, quiet), Duration::ZERO);
+        assert!(left(ago(41), 10 * LEAST_RATE as usize, quiet) > Duration::from_secs(8));
+        assert_eq!(left(ago(1000), 5 * 1024 * 1024, quiet), Duration::ZERO);
+        assert!(left(ago(0), 0, Duration::MAX) > quiet);
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! | rank | module | what it is for |
 //! | --- | --- | --- |
-//! | 0 | `body clock deadline drain host identity peer permission secret trust` | small types that everyone uses |
+//! | 0 | `body clock deadline drain host identity object peer permission secret trust` | small types that everyone uses |
 //! | 1 | [`telemetry`] | what is written about a request: access log, audit log, operational log, traces |
 //! | 1 | [`engine`] | what an existing Webitel engine is asked over its own API |
 //! | 2 | [`server`] | bytes become requests; knows no policy |
@@ -36,6 +36,7 @@ pub mod deadline;
 pub mod drain;
 pub mod host;
 pub mod identity;
+pub mod object;
 pub mod peer;
 pub mod permission;
 pub mod secret;

@@ -13,6 +13,7 @@ use super::Caller;
 use super::control::ControlCell;
 use super::frame::{Refusal, has_json, moment, rfc3339, stored};
 use crate::identity::RoleName;
+use crate::object::Object;
 use crate::session::domain_tokens::{KnownToken, Origin, TokenFault};
 use crate::session::token::DomainToken;
 use crate::telemetry::audit;
@@ -137,7 +138,8 @@ fn answer(
 
 fn read<T: serde::de::DeserializeOwned>(headers: &http::HeaderMap, body: &Bytes) -> Result<T, Refusal> {
     has_json(headers)?;
-    serde_json::from_slice(body).map_err(|error| {
+    let read = serde_json::from_slice(body).map_err(|error| {
         Refusal::new(StatusCode::BAD_REQUEST, format!("The body is not as it should be: {error}"))
-    })
+    });
+    read.map(|Object(fields)| fields)
 }

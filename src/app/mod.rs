@@ -130,6 +130,9 @@ async fn serve(
     orders.obey_until_the_end(&mut signals, &reloader).await;
     let limits = reloader.live.load().limits.clone();
     finish(&reloader.base.drain, &limits, &mut signals, (writer, workers)).await;
+    if let Err(error) = reloader.base.sessions.close().await {
+        tracing::error!(%error, "sessions may be missing at the next start");
+    }
     if let Some(exporter) = exporter {
         // A panic is on standard error already.
         let _: Result<(), _> = tokio::task::spawn_blocking(|| exporter.finish(LAST_TRACES)).await;

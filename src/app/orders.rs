@@ -67,8 +67,7 @@ impl Orders {
                 _ = signals.int.recv() => return,
                 () = self.drain.notified() => return,
                 _ = signals.usr1.recv() => {
-                    // Beside: a log that nobody reads is not exchanged before its reader goes on.
-                    tokio::task::spawn_blocking(reopen_logs);
+                    reopen_logs();
                     continue;
                 }
                 _ = signals.hup.recv() => (Trigger::Signal, None),
@@ -78,11 +77,16 @@ impl Orders {
             if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
                 notify(&[sd_notify::NotifyState::Reloading, now]);
             }
-            // A file that does not answer does not keep the program from ending.
-            let (outcome, files) = tokio::select! {
-                reloaded = reloader.reload(trigger) => reloaded,
-                () = signals.end() => return,
-                () = self.drain.notified() => return,
+            // A file that does not answer keeps the program neither from ending nor from other log files.
+            let mut reload = std::pin::pin!(reloader.reload(trigger));
+            let (outcome, files) = loop {
+                tokio::select! {
+                    reloaded = &mut reload => break reloaded,
+                    _ = signals.usr1.recv() => reopen_logs(),
+                    _ = signals.term.recv() => return,
+                    _ = signals.int.recv() => return,
+                    () = self.drain.notified() => return,
+                }
             };
             self.files.look_at(files);
             notify(&[sd_notify::NotifyState::Ready]);
@@ -94,7 +98,12 @@ impl Orders {
     }
 }
 
+/// Beside all else: a log that nobody reads is not exchanged before its reader goes on.
 fn reopen_logs() {
+    tokio::task::spawn_blocking(reopen_all);
+}
+
+fn reopen_all() {
     for (name, out) in [("standard output", output::stdout()), ("standard error", output::stderr())] {
         if let Err(error) = out.reopen() {
             tracing::error!(%error, "{name}'s file cannot be opened again; the old one is used");

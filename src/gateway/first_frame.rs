@@ -1,10 +1,6 @@
 //! The first message of a WebSocket on a route with `websocket = "first_frame"` (contract section 4): who it is from, and
 //! whether he may open the socket. Judged by the configuration that its upgrade began with.
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use std::fmt;
-use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +12,7 @@ use crate::access::path::CanonicalPath;
 use crate::access::{Principal, Reason};
 use crate::directory::Proof;
 use crate::engine::Engine;
+use crate::object::Object;
 use crate::secret::{ExposeSecret, SecretString};
 use crate::session::ends::Cause;
 use crate::session::engine_logout::Leaving;
@@ -46,30 +43,6 @@ struct Arguments {
 enum Code {
     Text(String),
     Number(u64),
-}
-
-/// A JSON object. What is derived alone reads an array too, by the order of its fields; an engine sees no introduction in
-/// that, and would go on with a caller of no name.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Fields(PhantomData))
-    }
 }
 
 /// How someone introduces himself.

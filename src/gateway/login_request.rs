@@ -12,8 +12,8 @@ use crate::body::{ReadError, read_whole};
 /// The largest body of a login.
 const MAX_BODY: usize = 16 * 1024;
 
-/// The fields of a login, whose body is there within `time`.
-pub(super) async fn read_login<B>(request: Request<B>, time: Duration) -> Result<LoginBody, LoginError>
+/// The fields of a login, whose body comes without pauses longer than `quiet`.
+pub(super) async fn read_login<B>(request: Request<B>, quiet: Duration) -> Result<LoginBody, LoginError>
 where
     B: http_body::Body<Data = Bytes>,
 {
@@ -24,7 +24,7 @@ where
         return Err(LoginError::BadType);
     }
     let body = pin!(request.into_body());
-    let bytes = read_whole(body, MAX_BODY, time).await.map_err(|error| match error {
+    let bytes = read_whole(body, MAX_BODY, quiet).await.map_err(|error| match error {
         ReadError::TooLarge(_) => LoginError::TooLarge,
         ReadError::Timeout => LoginError::BodyTimeout,
         ReadError::Broken(_) => LoginError::BodyBroken,

@@ -281,8 +281,11 @@ impl Gateway {
     ) -> Result<Response<AnswerBody>, Rejection> {
         let live = &*thread.live;
         // They come from anybody, and their bodies slowly perhaps: checks go on beside them.
-        let place = self.shared.logins.enter(live.limits.max_requests.div_ceil(2));
-        let _place = place.ok_or(Rejection::Overloaded)?;
+        let Some(_place) = self.shared.logins.enter(live.limits.max_requests.div_ceil(2)) else {
+            self.shared.metrics.login("overloaded");
+            audit::login(None, exchange.client, "overloaded");
+            return Err(Rejection::Overloaded);
+        };
         let context = LoginContext {
             directory: &live.directory,
             settings: &live.login,

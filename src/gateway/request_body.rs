@@ -9,11 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::access::body::BodyFault;
-use crate::clock::monotonic;
-use crate::deadline::Deadline;
+use crate::body::Pace;
 
 /// The largest body that is read whole.
 const MAX_HELD: usize = 5 * 1024 * 1024;
@@ -21,9 +20,6 @@ const MAX_HELD: usize = 5 * 1024 * 1024;
 /// What all bodies that are held may take together, and of that those of nobody in particular.
 const MAX_ALL: usize = 64 * 1024 * 1024;
 const MAX_ANONYMOUS: usize = MAX_ALL / 2;
-
-/// How many bytes a second come at least, beside `body_timeout`: what comes now and then would hold its memory for days.
-const LEAST_RATE: u32 = 64 * 1024;
 
 /// Why a body is not passed on.
 #[derive(Debug, thiserror::Error)]
@@ -173,14 +169,12 @@ async fn whole(
         return Err(BodyRefusal::TooLarge);
     }
     // Nothing is set aside for what is only announced: heads without bodies would take it from all others.
-    let (mut whole, mut deadline) = (Vec::new(), Deadline::default());
-    let began = monotonic();
+    let (mut whole, mut pace) = (Vec::new(), Pace::of(quiet));
     loop {
-        deadline.arm(quiet.min(left(began, whole.len(), quiet)));
         let frame = std::future::poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|_| BodyRefusal::Broken)),
             Poll::Pending => {
-                ready!(deadline.poll_passed(cx));
+                ready!(pace.poll_late(cx));
                 Poll::Ready(Err(BodyRefusal::Timeout))
             }
         });
@@ -196,13 +190,8 @@ async fn whole(
         }
         share.grow(size)?;
         whole.extend_from_slice(&data);
+        pace.came(whole.len());
     }
-}
-
-/// How much time there is until more than this must have come.
-fn left(began: Instant, came: usize, quiet: Duration) -> Duration {
-    let allowed = quiet + Duration::from_secs(1) * u32::try_from(came).unwrap_or(u32::MAX) / LEAST_RATE;
-    allowed.saturating_sub(monotonic().saturating_duration_since(began))
 }
 
 impl RequestBody {
@@ -317,15 +306,5 @@ mod tests {
         drop(anonymous);
         let taken = [&memory.all, &memory.anonymous].map(|taken| taken.load(Ordering::Relaxed));
         assert_eq!(taken, [0, 0]);
-    }
-
-    #[test]
-    fn what_comes_slowly_has_time_for_as_much_as_has_come() {
-        let quiet = Duration::from_secs(4);
-        let ago = |seconds| monotonic().checked_sub(Duration::from_secs(seconds)).unwrap();
-        assert!(left(ago(0), 0, quiet) > Duration::from_secs(3));
-        assert_eq!(left(ago(5), 100, quiet), Duration::ZERO);
-        assert!(left(ago(5), 10 * LEAST_RATE as usize, quiet) > Duration::from_secs(8));
-        assert_eq!(left(ago(100), MAX_HELD, quiet), Duration::ZERO);
     }
 }

@@ -24,6 +24,9 @@ pub fn framing_fault<B>(request: &Request<B>) -> Option<&'static str> {
         return Some("A line ends without CR, or the length is told twice or in two ways");
     }
     let told = Told::of(request.headers());
+    if told.is_padded {
+        return Some("A field's value begins or ends with a blank");
+    }
     length_fault(request.version(), &told)
         .or_else(|| host_fault(request, told.host))
         .or_else(|| expectation_fault(told.expectation?))
@@ -36,12 +39,17 @@ struct Told<'h> {
     length: Option<Single<'h>>,
     coding: Option<Single<'h>>,
     expectation: Option<Single<'h>>,
+    /// RFC 9113 section 8.2.1; in HTTP/1.1 blanks around a value are none of it.
+    is_padded: bool,
 }
 
 impl<'h> Told<'h> {
     fn of(headers: &'h HeaderMap) -> Self {
         let mut told = Self::default();
         for (name, value) in headers {
+            if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes() {
+                told.is_padded = true;
+            }
             let place = match name {
                 _ if name == HOST => &mut told.host,
                 _ if name == CONTENT_LENGTH => &mut told.length,
@@ -163,6 +171,14 @@ mod tests {
         {
             assert!(expecting(values).is_some(), "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_padded_value_is_refused() {
+        for value in [" x", "x ", "\tx", "x\t", " "] {
+            assert!(fault(Version::HTTP_2, "https://a/", &[("x-a", value)]).is_some(), "{value:?}");
+        }
+        assert_eq!(fault(Version::HTTP_2, "https://a/", &[("x-a", ""), ("x-b", "x y")]), None);
     }
 
     #[test]

@@ -110,6 +110,10 @@ impl Store for Counted {
         self.over(Operation::Put, self.store.change(record))
     }
 
+    fn close(&self) -> Pending<'_, ()> {
+        self.store.close()
+    }
+
     fn name(&self) -> &'static str {
         self.store.name()
     }

@@ -43,9 +43,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Sessions in an SQLite file. Closing it (drop) waits until all that was asked is written.
 pub(super) struct FileStore {
     path: PathBuf,
-    // Before the lock: fields are dropped in this order, and the file must be left before it is free.
     writer: Writer,
-    _lock: File,
 }
 
 impl FileStore {
@@ -59,8 +57,8 @@ impl FileStore {
     }
 
     pub(super) fn over(connection: Connection, path: &Path, lock: File) -> Result<Self, StoreError> {
-        let writer = Writer::start(connection, path).map_err(|e| fault(path, &e.to_string()))?;
-        Ok(Self { path: path.to_owned(), writer, _lock: lock })
+        let writer = Writer::start(connection, path, lock).map_err(|e| fault(path, &e.to_string()))?;
+        Ok(Self { path: path.to_owned(), writer })
     }
 }
 
@@ -103,6 +101,10 @@ impl Store for FileStore {
         Box::pin(self.writer.ask(Write::RemoveToken(id)))
     }
 
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(self.writer.ask(Write::Nothing))
+    }
+
     fn name(&self) -> &'static str {
         NAME
     }
@@ -143,12 +145,15 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// None: another process has it.
 pub(super) fn lock(path: &Path) -> Result<Option<File>, StoreError> {
-    let failed = |e: std::io::Error| fault(path, &format!("its lock file: {e}"));
-    let file = create_private(&beside(path, LOCK)).map_err(failed)?;
+    try_lock(path).map_err(|e| fault(path, &format!("its lock file: {e}")))
+}
+
+pub(super) fn try_lock(path: &Path) -> std::io::Result<Option<File>> {
+    let file = create_private(&beside(path, LOCK))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(e)) => Err(failed(e)),
+        Err(TryLockError::Error(e)) => Err(e),
     }
 }
 
@@ -193,6 +198,8 @@ pub(super) enum Unfit {
     Foreign,
     #[error("another file was put in its place")]
     Replaced,
+    #[error("another postern has taken it over, for its lock was removed")]
+    Used,
     #[error("was made by a newer postern (version {0}, this one knows {VERSION})")]
     Newer(i64),
 }
@@ -206,7 +213,9 @@ impl Unfit {
                 error.sqlite_error_code(),
                 Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
             ),
-            Self::Io(_) | Self::Journal(_) | Self::Foreign | Self::Replaced | Self::Newer(_) => false,
+            Self::Io(_) | Self::Journal(_) | Self::Foreign | Self::Replaced | Self::Used | Self::Newer(_) => {
+                false
+            }
         }
     }
 }

@@ -7,19 +7,23 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::file::{Unfit, beside, create_private, opened};
+use super::file::{self, LOCK, Unfit, beside, create_private, opened};
 
 /// Behind the name of what is being written again.
 const AGAIN: &str = ".again";
 
-/// The file that was opened, where its symlinks lead: its log stands there.
+/// The file that was opened, and its lock.
 pub(super) struct Place {
+    /// As it was configured.
+    name: PathBuf,
+    /// Where its symlinks lead: its log stands there.
     path: PathBuf,
     id: Option<Id>,
     /// Of its log, when both were last here.
     log: Option<Id>,
     mode: u32,
     stage: Stage,
+    lock: File,
 }
 
 /// How far the writing again has come: what is done is not done twice, for the connection has gone by then.
@@ -38,19 +42,32 @@ pub(super) enum Whereabouts {
     Here,
     /// It, or its log, without which what is written is lost at the next start.
     Gone,
+    /// Here, but the symlink that led to it has gone.
+    Unlinked,
     /// Another file has its name.
     Taken,
 }
 
 impl Place {
-    pub(super) fn of(path: &Path) -> Self {
-        let path = real(path);
+    pub(super) fn of(name: &Path, lock: File) -> Self {
+        let path = real(name);
         let mode = std::fs::metadata(&path).map_or(0o600, |metadata| metadata.mode() & 0o777);
-        Self { id: id(&path).ok(), log: None, path, mode, stage: Stage::Open }
+        let id = id(&path).ok();
+        Self { name: name.to_owned(), path, id, log: None, mode, stage: Stage::Open, lock }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A lock whose name was removed keeps nobody out: it is made again, unless another postern was faster.
+    pub(super) fn keep_lock(&mut self) -> Result<(), Unfit> {
+        let held = self.lock.metadata().map(|metadata| (metadata.dev(), metadata.ino()))?;
+        if id(&beside(&self.name, LOCK)).is_ok_and(|named| named == held) {
+            return Ok(());
+        }
+        self.lock = file::try_lock(&self.name)?.ok_or(Unfit::Used)?;
+        Ok(())
     }
 
     /// What cannot be looked at counts as here: writing will tell.
@@ -58,16 +75,24 @@ impl Place {
         let is_missing = |found: &io::Result<Id>| {
             found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         };
-        let (found, log) = (id(&self.path), id(&beside(&self.path, "-wal")));
-        match &found {
-            _ if self.stage != Stage::Open || is_missing(&found) => Whereabouts::Gone,
-            Ok(now) if self.id.is_some_and(|then| then != *now) => Whereabouts::Taken,
-            Ok(_) if is_missing(&log) => Whereabouts::Gone,
-            Ok(_) | Err(_) => {
-                self.log = log.ok();
-                Whereabouts::Here
-            }
+        let is_other = |found: &io::Result<Id>| found.as_ref().is_ok_and(|now| Some(*now) != self.id);
+        let (found, named, log) = (id(&self.path), id(&self.name), id(&beside(&self.path, "-wal")));
+        if self.stage != Stage::Open || is_missing(&found) {
+            return Whereabouts::Gone;
         }
+        if self.id.is_some() && (is_other(&found) || is_other(&named)) {
+            return Whereabouts::Taken;
+        }
+        if is_missing(&log) {
+            return Whereabouts::Gone;
+        }
+        self.log = log.ok();
+        if is_missing(&named) { Whereabouts::Unlinked } else { Whereabouts::Here }
+    }
+
+    /// Has the configured name lead to the file again.
+    pub(super) fn link(&self) -> Result<(), Unfit> {
+        Ok(std::os::unix::fs::symlink(&self.path, &self.name)?)
     }
 
     /// Takes the log's name away from beside another file, unless that has brought its own: whoever opens it next would

@@ -2,6 +2,7 @@
 //! before it is on the disk.
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +37,8 @@ pub(super) enum Write {
     RemoveExpired(UnixMillis),
     PutToken(DomainToken),
     RemoveToken(String),
+    /// That the file is looked after once more.
+    Nothing,
 }
 
 impl Write {
@@ -43,9 +46,12 @@ impl Write {
     fn patience(&self) -> Duration {
         match self {
             Self::RemoveExpired(_) => Duration::MAX,
-            Self::Put(_) | Self::Remove(_) | Self::Bar(_) | Self::PutToken(_) | Self::RemoveToken(_) => {
-                PATIENCE
-            }
+            Self::Put(_)
+            | Self::Remove(_)
+            | Self::Bar(_)
+            | Self::PutToken(_)
+            | Self::RemoveToken(_)
+            | Self::Nothing => PATIENCE,
         }
     }
 }
@@ -68,11 +74,11 @@ struct Job {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, path: &Path) -> std::io::Result<Self> {
+    pub(super) fn start(connection: Connection, path: &Path, lock: File) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let is_slow = Arc::<AtomicBool>::default();
         let slow = Arc::clone(&is_slow);
-        let place = Place::of(path);
+        let place = Place::of(path, lock);
         let mut work = Work { connection, place, is_taken: false, is_slow: slow, commits: Arc::default() };
         #[cfg(test)]
         let commits = Arc::clone(&work.commits);
@@ -133,6 +139,9 @@ fn remedy(error: &Unfit) -> &'static str {
         Unfit::Replaced => {
             return "take the other file away, and this postern writes its own again; or restart, to go on with the other";
         }
+        Unfit::Used => {
+            return "end the other one: both are given out sessions, and neither hears of the other's";
+        }
         Unfit::Journal(_) | Unfit::Damaged(_) | Unfit::Foreign | Unfit::Newer(_) => None,
     };
     match code {
@@ -161,6 +170,7 @@ fn tell_slow(path: &Path, is_slow: &AtomicBool) {
 }
 
 struct Work {
+    // Before the lock in `place`: fields are dropped in this order, and the file must be left before it is free.
     connection: Connection,
     place: Place,
     /// Another file has the name, and this one's log was taken from beside it.
@@ -202,6 +212,7 @@ impl Work {
 
     /// Nothing is answered as stored that would be gone at the next start.
     fn see_to_the_file(&mut self) -> Result<(), Unfit> {
+        self.place.keep_lock()?;
         let whereabouts = self.place.look();
         let file = self.place.path().display().to_string();
         match whereabouts {
@@ -213,10 +224,15 @@ impl Work {
                 );
             }
             Whereabouts::Taken => {
-                if !std::mem::replace(&mut self.is_taken, true) {
+                if !self.is_taken {
                     self.place.let_go(&self.connection)?;
+                    self.is_taken = true;
                 }
                 return Err(Unfit::Replaced);
+            }
+            Whereabouts::Unlinked => {
+                self.place.link()?;
+                tracing::warn!(file, "the symlink to the sessions file was removed; it was made again");
             }
             Whereabouts::Here => {}
         }
@@ -248,6 +264,7 @@ impl Work {
                 Write::RemoveExpired(now) => rows::remove_expired(&transaction, *now)?,
                 Write::PutToken(token) => rows::put_token(&transaction, token)?,
                 Write::RemoveToken(id) => rows::remove_token(&transaction, id)?,
+                Write::Nothing => {}
             }
         }
         transaction.commit()?;

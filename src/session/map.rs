@@ -88,6 +88,11 @@ impl Sessions {
         self.store.go_on_with(settings);
     }
 
+    /// The last that is asked for: what is stored is there at the next start.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.store.close().await
+    }
+
     /// The session with this key, expired or not: the caller judges. The hot path: one lookup, no store.
     #[must_use]
     pub fn get(&self, id: &KeyHash) -> Option<Arc<Session>> {

@@ -57,6 +57,10 @@ pub trait Store: Send + Sync {
     fn put_token(&self, token: DomainToken) -> Pending<'_, ()>;
     /// Forgets a minted domain token; one that it does not have is no error.
     fn remove_token(&self, id: String) -> Pending<'_, ()>;
+    /// The last that is asked of it: what was stored is there at the next start.
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// For logs and metrics: `memory`, `file`, `redis`.
     fn name(&self) -> &'static str;
     /// Itself, where several replicas share it: they hold what they use, and nothing is loaded at start.

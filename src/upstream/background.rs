@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::dial;
 use super::parse;
 use super::server::{Group, Server};
 use super::stream::Stream;
@@ -63,10 +64,13 @@ pub(super) async fn check_health(group: Arc<Group>, health: HealthSettings) {
             let server = Arc::clone(server);
             let (group, path) = (group.clone(), health.path.clone());
             checks.spawn(async move {
-                let check = tokio::time::timeout(wait, check(&group, &server, &path)).await;
-                // A backend that answers 401 or 404 to a path without credentials works.
-                let good = matches!(check, Ok(Ok(status)) if !status.is_server_error());
-                note(&group, &server, good);
+                match tokio::time::timeout(wait, check(&group, &server, &path)).await {
+                    // It was not asked.
+                    Ok(Err(e)) if dial::is_ours(&e) => dial::tell(&group.settings.name, &e),
+                    // A backend that answers 401 or 404 to a path without credentials works.
+                    Ok(Ok(status)) if !status.is_server_error() => note(&group, &server, true),
+                    Ok(_) | Err(_) => note(&group, &server, false),
+                }
             });
         }
         while checks.join_next().await.is_some() {}

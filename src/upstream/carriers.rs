@@ -13,12 +13,17 @@ use crate::clock::monotonic;
 /// As many as every server is advised to take (RFC 9113 section 6.5.2); what it allows beyond is not told by hyper.
 const MAX_STREAMS: usize = 100;
 
+/// How long no further connection is tried after one that could not be had.
+const MAKE_DO: Duration = Duration::from_secs(1);
+
 /// Those of one thread to one server.
 #[derive(Default)]
 pub(super) struct Carriers {
     open: RefCell<Vec<Rc<Carrier>>>,
     /// Whoever opens one holds the other end.
     opening: RefCell<Option<watch::Receiver<Option<Refusal>>>>,
+    /// When a further one could not be had.
+    alone: Cell<Option<Instant>>,
 }
 
 /// Why a connection could not be opened.
@@ -42,6 +47,8 @@ struct Carrier {
     sender: H2cSender,
     streams: Cell<usize>,
     idle_since: Cell<Instant>,
+    /// Its server has said something there.
+    has_answered: Cell<bool>,
 }
 
 /// One request's place on a connection, until dropped.
@@ -57,7 +64,19 @@ impl Carriers {
 
     /// On the one that has the fewest requests, for when there may be no other.
     pub(super) fn crowded(&self) -> Option<Seat> {
-        self.open.borrow().iter().min_by_key(|carrier| carrier.streams.get()).map(Seat::on)
+        let carriers = self.open.borrow();
+        let open = carriers.iter().filter(|carrier| !carrier.sender.is_closed());
+        open.min_by_key(|carrier| carrier.streams.get()).map(Seat::on)
+    }
+
+    /// A further connection could not be had: those that are open have to do for a while.
+    pub(super) fn make_do(&self) {
+        self.alone.set(Some(monotonic()));
+    }
+
+    /// Whether a further connection may be tried.
+    pub(super) fn may_add(&self, now: Instant) -> bool {
+        self.alone.get().is_none_or(|at| now.saturating_duration_since(at) >= MAKE_DO)
     }
 
     /// The turn to open another. None: somebody has had it meanwhile, and what has come of that is to be looked at.
@@ -77,7 +96,7 @@ impl Carriers {
     /// The first one on a new connection.
     pub(super) fn add(&self, sender: H2cSender) -> Seat {
         let (streams, idle_since) = (Cell::new(0), Cell::new(monotonic()));
-        let carrier = Rc::new(Carrier { sender, streams, idle_since });
+        let carrier = Rc::new(Carrier { sender, streams, idle_since, has_answered: Cell::new(false) });
         let seat = Seat::on(&carrier);
         self.open.borrow_mut().push(carrier);
         seat
@@ -85,7 +104,11 @@ impl Carriers {
 
     /// Nothing more is to be sent over the connection of this seat; what is under way goes on.
     pub(super) fn leave(&self, seat: &Seat) {
-        self.open.borrow_mut().retain(|carrier| !Rc::ptr_eq(carrier, &seat.0));
+        let mut carriers = self.open.borrow_mut();
+        carriers.retain(|carrier| !Rc::ptr_eq(carrier, &seat.0));
+        if !seat.0.has_answered.get() && !carriers.is_empty() {
+            self.make_do();
+        }
     }
 
     /// As [`Carriers::leave`], of all.
@@ -108,6 +131,10 @@ impl Seat {
     fn on(carrier: &Rc<Carrier>) -> Self {
         carrier.streams.set(carrier.streams.get() + 1);
         Self(Rc::clone(carrier))
+    }
+
+    pub(super) fn answered(&self) {
+        self.0.has_answered.set(true);
     }
 
     pub(super) fn sender(&self) -> H2cSender {

@@ -180,6 +180,8 @@ pub(super) struct Limit {
     /// Of these, what sockets may take of which nobody knows yet whose they are.
     anonymous: Arc<Semaphore>,
     wanted: AtomicUsize,
+    /// Who waits for a connection that somebody else is about to open.
+    turns: AtomicUsize,
 }
 
 type Known = Vec<(Arc<str>, usize, Weak<Limit>)>;
@@ -197,7 +199,8 @@ impl Limit {
         let max = max.min(Semaphore::MAX_PERMITS);
         let (slots, anonymous) = (Semaphore::new(max), Semaphore::new(max.div_ceil(2)));
         let (slots, anonymous) = (Arc::new(slots), Arc::new(anonymous));
-        let limit = Arc::new(Self { slots, max, anonymous, wanted: AtomicUsize::new(0) });
+        let limit =
+            Arc::new(Self { slots, max, anonymous, wanted: AtomicUsize::new(0), turns: AtomicUsize::new(0) });
         known.push((name.clone(), max, Arc::downgrade(&limit)));
         limit
     }
@@ -222,6 +225,13 @@ impl Limit {
         self.anonymous.clone().try_acquire_owned().ok()
     }
 
+    /// To be held by who waits for a connection that another request opens, for itself and others. None: there is no room for
+    /// connections of their own, and `max` wait already.
+    pub(super) fn waits_for_a_turn(&self, max: usize) -> Option<Wish<'_>> {
+        let max = if self.slots.available_permits() == 0 { max.saturating_add(1) } else { usize::MAX };
+        Wish::of(&self.turns, max)
+    }
+
     /// Waits for a slot. None: there was none in time, or `max` others wait already.
     pub(super) async fn slot(&self, wait: Duration, max: usize) -> Option<OwnedSemaphorePermit> {
         let _wish = Wish::of(&self.wanted, max)?;
@@ -230,7 +240,7 @@ impl Limit {
 }
 
 /// Counts one who waits, also if its future is dropped.
-struct Wish<'w>(&'w AtomicUsize);
+pub(super) struct Wish<'w>(&'w AtomicUsize);
 
 impl<'w> Wish<'w> {
     /// None: `max` are counted already.

@@ -129,6 +129,7 @@ async fn a_minted_token_works_is_turned_off_and_on_and_removed_and_outlives_a_ki
         json!({"role": "ghost", "expires": "2100-01-01T00:00:00Z"}),
         json!({"role": "user", "expires": "2001-01-01T00:00:00Z"}),
         json!({"role": "user", "expires": "2100-01-01T00:00:00Z", "more": 1}),
+        json!(["user", "2100-01-01T00:00:00Z"]),
     ] {
         assert_eq!(gateway.admin_ask(Ask::post(tokens).json(&bad)).await.status, 400, "{bad}");
     }

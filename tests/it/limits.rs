@@ -127,6 +127,21 @@ async fn a_login_that_comes_byte_by_byte_is_given_up() {
     assert_eq!((&line["status"], &line["reason"]), (&408.into(), &"body_timeout".into()));
 }
 
+/// The time is that of a pause.
+#[tokio::test]
+async fn a_login_that_comes_slowly_is_taken() {
+    let (_upstream, gateway) = configured(|settings| settings.set("limits.body_timeout", "'700ms'")).await;
+    let body = format!(r#"{{"username":"100@example.org","password":"{PASSWORD}"}}"#);
+    let mut client = gateway.client().await;
+    let ask = Ask::post("/login").header("Content-Type", "application/json");
+    client.send(ask.header("Content-Length", body.len().to_string()).raw_body("").bytes()).await;
+    for piece in body.as_bytes().chunks(body.len().div_ceil(12)) {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        client.send(piece).await;
+    }
+    client.answer().await.assert_ok();
+}
+
 #[tokio::test]
 async fn logins_take_half_of_the_places_at_most() {
     let (_upstream, gateway) = configured(|settings| settings.set("limits.max_requests", "4")).await;
@@ -144,6 +159,7 @@ async fn logins_take_half_of_the_places_at_most() {
     let refused = gateway.ask(Ask::login("100@example.org", PASSWORD)).await;
     refused.assert_error(503);
     assert!(refused.header("retry-after").is_some());
+    assert_eq!(gateway.metric("postern_logins_total", &[r#"result="overloaded""#]).await, 1.0);
     for _ in 0..20 {
         assert!(gateway.knows(&session).await, "who is logged in goes on");
     }

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use std::net::IpAddr;
 use tonic::Code;
 
-use super::convention::AskFault;
+use super::convention::{AskFault, is_more_behind_a_fragment};
 use super::joined;
 use crate::access::credentials::CredentialNames;
 use crate::body::Full;
@@ -49,8 +49,7 @@ pub fn read(check: CheckRequest, names: &CredentialNames) -> Result<Check, AskFa
     if !request.path.starts_with('/') {
         return Err(AskFault::BadTarget("The path"));
     }
-    // A `:path` has no fragment; it would go on unjudged behind what is read of it.
-    if request.path.contains('#') {
+    if is_more_behind_a_fragment(request.path.as_bytes()) {
         return Err(AskFault::BadPath);
     }
     agreed(&request)?;

@@ -131,7 +131,7 @@ fn agreed(told: [Told<'_>; 3], by_envoy: bool) -> Result<Original, AskFault> {
 
 /// A fragment is cut off here, and goes on where the ingress sends the target as it came: a server that does not cut it
 /// may find another path in it (`/public#/../private`).
-fn is_more_behind_a_fragment(target: &[u8]) -> bool {
+pub(super) fn is_more_behind_a_fragment(target: &[u8]) -> bool {
     let mut fragment = target.iter().skip_while(|b| **b != b'#');
     fragment.any(|b| matches!(b, b'/' | b'\\' | b'%' | b';' | b'?'))
 }

@@ -13,6 +13,7 @@ use tonic_prost::ProstCodec;
 
 use super::check::{self, Check, Metadata};
 use super::convention::AskFault;
+use super::paced::Paced;
 use super::{Asked, Granted, may_ask};
 use crate::access::Permit;
 use crate::body::Full;
@@ -34,14 +35,12 @@ impl Gateway {
         request: Request<Incoming>,
         peer: &Peer,
     ) -> Response<AnswerBody> {
-        let time = self.live.current().live.limits.body_timeout;
-        // The whole of it: a message is read before anything is known of it, and what stands open holds up a drain.
-        let answer = tokio::time::timeout(time, self.answer_grpc(request, peer)).await;
-        let late = || Status::new(Code::DeadlineExceeded, "the message came too slowly").into_http();
-        answer.unwrap_or_else(|_| late()).map(AnswerBody::grpc)
+        let quiet = self.live.current().live.limits.body_timeout;
+        let request = request.map(|body| Paced::new(body, quiet));
+        self.answer_grpc(request, peer).await.map(AnswerBody::grpc)
     }
 
-    async fn answer_grpc(&self, request: Request<Incoming>, peer: &Peer) -> Response<tonic::body::Body> {
+    async fn answer_grpc(&self, request: Request<Paced>, peer: &Peer) -> Response<tonic::body::Body> {
         let path = request.uri().path();
         if !is_grpc(&request) {
             // As the protocol has it for who speaks another one.
@@ -115,7 +114,7 @@ impl Gateway {
 }
 
 /// `application/grpc`, of messages in protobuf, which is what it means without a word more.
-fn is_grpc(request: &Request<Incoming>) -> bool {
+fn is_grpc<B>(request: &Request<B>) -> bool {
     let told = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |told| told.as_bytes().trim_ascii());
     let essence = told.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
     [&b"application/grpc"[..], b"application/grpc+proto"]

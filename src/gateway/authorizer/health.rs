@@ -1,13 +1,13 @@
 //! The health service beside the gRPC authorizer (`grpc.health.v1.Health`): serving until no new traffic is wanted.
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::paced::Paced;
 use crate::drain::Drain;
 
 /// The names that are asked about: the whole server, and the one service it is there for.
@@ -38,7 +38,7 @@ impl Health {
         health
     }
 
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(&self, request: Request<Paced>) -> Response<Body> {
         let mut server = self.0.clone();
         match server.call(request).await {
             Ok(answer) => answer,

@@ -8,6 +8,7 @@ mod grpc;
 pub mod health;
 mod http;
 mod joined;
+mod paced;
 
 pub use convention::{AskFault, Convention};
 

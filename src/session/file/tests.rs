@@ -197,6 +197,51 @@ async fn a_file_behind_a_symlink_is_written_again_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_symlink_that_is_removed_is_made_again() {
+    let (folder, path) = folder();
+    std::os::unix::fs::symlink("s.db", &path).unwrap();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    store.put(record("b", "u", 100)).await.unwrap();
+    assert!(path.is_symlink());
+    // One that leads elsewhere would bring another file at the next start.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(folder.path().join("other"), "not ours").unwrap();
+    std::os::unix::fs::symlink("other", &path).unwrap();
+    assert!(store.put(record("c", "u", 100)).await.is_err());
+    std::fs::remove_file(&path).unwrap();
+    store.put(record("d", "u", 100)).await.unwrap();
+    drop(store);
+    let found = all(&FileStore::open(&path).unwrap(), 0).await;
+    assert_eq!(found.len(), 3);
+}
+
+/// Else a second gateway would serve sessions that the first has ended.
+#[tokio::test]
+async fn a_lock_that_is_removed_is_made_again() {
+    let (folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    for all_of_it in [false, true] {
+        let names = ["sessions.db.lock", "sessions.db", "sessions.db-wal", "sessions.db-shm"];
+        for name in &names[..if all_of_it { 4 } else { 1 }] {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        store.close().await.unwrap();
+        assert!(refusal(&path).contains("used by another postern"));
+    }
+    // Another one was faster: this one answers nothing as stored before that has gone.
+    std::fs::remove_file(beside(&path, LOCK)).unwrap();
+    let other = lock(&path).unwrap().unwrap();
+    assert!(store.put(record("b", "u", 100)).await.is_err());
+    drop(other);
+    store.put(record("c", "u", 100)).await.unwrap();
+    drop(store);
+    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 2);
+}
+
+#[tokio::test]
 async fn another_file_in_its_place_is_left_as_it_is() {
     let (folder, path) = folder();
     let store = FileStore::open(&path).unwrap();

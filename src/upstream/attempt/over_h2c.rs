@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use std::io;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::body::UpstreamBody;
@@ -22,6 +23,9 @@ const REFUSED: &str = "refused";
 
 /// How many connections of one server may have ended while a request was on its way to it.
 const RENEWALS: u32 = 3;
+
+/// How long a request that could go over a crowded connection waits for a further one.
+const FURTHER: Duration = Duration::from_millis(500);
 
 impl Ask<'_> {
     /// A server that has enough to do is not one that fails.
@@ -58,6 +62,7 @@ impl LocalGroup {
             let sent = monotonic();
             match h2c::send(&mut seat.sender(), request, self.limits(ask.context), &mut watch).await {
                 Ok(answer) => {
+                    seat.answered();
                     ask.note_answer(&lane, Some(sent));
                     let (parts, incoming) = answer.into_parts();
                     let mut response =
@@ -116,31 +121,44 @@ impl LocalGroup {
             if let Some(seat) = lane.h2c.seat() {
                 return Ok((seat, true));
             }
+            if let Some(crowded) = lane.h2c.crowded() {
+                return Ok(self.h2c_beside(crowded, lane, context).await);
+            }
+            let waits = self.shared.limit.waits_for_a_turn(self.shared.settings.max_pending);
+            let _waits = waits.ok_or(NoConnection::Busy)?;
             let Some(turn) = lane.h2c.turn().await? else { continue };
-            // A further one only of plenty: other threads and servers need one each.
-            let crowded = lane.h2c.crowded();
-            let may_open = crowded.is_none() || self.shared.limit.has_plenty();
-            let slot = match (self.shared.limit.try_slot().filter(|_| may_open), crowded) {
-                (Some(slot), _) => Some(slot),
-                (None, Some(seat)) => return Ok((seat, true)),
-                (None, None) => self.slot().await,
-            };
-            let opened = match slot {
+            let opened = match self.slot().await {
                 Some(slot) => self.open_h2c(lane, context, slot).await,
                 None => Err(NoConnection::Busy),
             };
             return match opened {
-                Ok(sender) => {
-                    let seat = lane.h2c.add(sender);
-                    pool::sweep_soon();
-                    Ok((seat, false))
-                }
+                Ok(sender) => Ok((seated(lane, sender), false)),
                 Err(none) => {
                     turn.failed(none.refusal());
                     Err(none)
                 }
             };
         }
+    }
+
+    /// On a further connection, if one is to be had soon; else on the one that is crowded. What goes wrong with it says
+    /// nothing of the server: it serves over the others.
+    async fn h2c_beside(&self, crowded: Seat, lane: &Lane, context: &UpstreamContext) -> (Seat, bool) {
+        // Only of plenty: other threads and servers need one each.
+        while lane.h2c.may_add(monotonic()) && self.shared.limit.has_plenty() {
+            if let Ok(Some(_turn)) = lane.h2c.turn().await {
+                let Some(slot) = self.shared.limit.try_slot() else { break };
+                let opening = self.open_h2c(lane, context, slot);
+                if let Ok(Ok(sender)) = tokio::time::timeout(FURTHER, opening).await {
+                    return (seated(lane, sender), true);
+                }
+                lane.connected();
+                lane.h2c.make_do();
+            } else if let Some(seat) = lane.h2c.seat() {
+                return (seat, true);
+            }
+        }
+        (lane.h2c.crowded().unwrap_or(crowded), true)
     }
 
     async fn open_h2c(
@@ -154,6 +172,12 @@ impl LocalGroup {
         };
         h2c::open(tcp, slot).await.map_err(NoConnection::Failed)
     }
+}
+
+fn seated(lane: &Lane, sender: H2cSender) -> Seat {
+    let seat = lane.h2c.add(sender);
+    pool::sweep_soon();
+    seat
 }
 
 impl NoConnection {

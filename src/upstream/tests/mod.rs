@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 
 use super::attempt::{Ask, LocalGroup};
 use super::head::Target;
@@ -46,17 +46,28 @@ async fn server<F>(serve: impl Fn(Conn, usize) -> F + 'static) -> (SocketAddr, R
 where
     F: Future<Output = ()> + 'static,
 {
+    let (addr, seen, _) = listening(serve).await;
+    (addr, seen)
+}
+
+/// As [`server`], with what takes new connections: once that is aborted there are none.
+async fn listening<F>(
+    serve: impl Fn(Conn, usize) -> F + 'static,
+) -> (SocketAddr, Rc<RefCell<Vec<String>>>, JoinHandle<()>)
+where
+    F: Future<Output = ()> + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, seen) = (listener.local_addr().unwrap(), Rc::new(RefCell::new(Vec::new())));
     let heads = seen.clone();
-    tokio::task::spawn_local(async move {
+    let accepting = tokio::task::spawn_local(async move {
         for n in 0.. {
             let (stream, _) = listener.accept().await.unwrap();
             let conn = Conn { stream, buf: Vec::new(), seen: heads.clone() };
             tokio::task::spawn_local(serve(conn, n));
         }
     });
-    (addr, seen)
+    (addr, seen, accepting)
 }
 
 /// A server that answers every request of every connection with the same bytes.
