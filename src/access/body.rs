@@ -135,8 +135,7 @@ fn concerns(rule: FieldRule, field: &str, name: &[u8]) -> bool {
 
 /// The documented names and those that the configuration reads from a query.
 fn is_credential(name: &[u8], names: &CredentialNames) -> bool {
-    let configured = names.token_query.iter().chain(&names.key_query).map(String::as_bytes);
-    configured.chain([b"access_token".as_slice(), b"x_key".as_slice()]).any(|known| known == name)
+    names.in_query().any(|known| known.as_bytes() == name)
 }
 
 /// A name, its escapes read. Bytes: half of a surrogate pair is good JSON and no UTF-8.

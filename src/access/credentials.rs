@@ -15,6 +15,9 @@ pub struct CredentialNames {
     pub key_query: Vec<String>,
 }
 
+/// What `auth-token.md` has.
+const DOCUMENTED_QUERY: [&str; 2] = ["access_token", "x_key"];
+
 impl Default for CredentialNames {
     fn default() -> Self {
         Self {
@@ -27,9 +30,17 @@ impl Default for CredentialNames {
 }
 
 impl CredentialNames {
+    /// The names in a query (and of a JSON body) that are a credential to us, or to an engine: it reads its own whatever is
+    /// configured here, before it reads headers.
+    pub(super) fn in_query(&self) -> impl Iterator<Item = &str> {
+        let configured = self.token_query.iter().chain(&self.key_query).map(String::as_str);
+        let is_configured = |name: &&str| self.token_query.iter().chain(&self.key_query).any(|n| n == name);
+        configured.chain(DOCUMENTED_QUERY.into_iter().filter(move |name| !is_configured(name)))
+    }
+
     /// Whether a piece of a query between two `&` is a credential to any parser.
     fn given_by(&self, piece: &str) -> bool {
-        self.token_query.iter().chain(&self.key_query).any(|name| query::gives(piece, name))
+        self.in_query().any(|name| query::gives(piece, name))
     }
 }
 

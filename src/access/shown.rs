@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use super::credentials::CredentialNames;
 
 const HIDDEN: &str = "[credentials]";
+/// Of a login whose fields went into the query.
+const PASSWORD: &str = "password";
 /// How a JWT begins: `{"` in base64.
 const JWT: &[u8] = b"eyJ";
 /// Shorter is no header of a JWT.
@@ -44,8 +46,7 @@ fn hidden_from(read: &[(u8, usize)], at: usize, names: &CredentialNames) -> Opti
         return None;
     }
     let headers = names.token_headers.iter().chain(&names.key_headers).map(http::HeaderName::as_str);
-    let parameters = names.token_query.iter().chain(&names.key_query).map(String::as_str);
-    headers.chain(parameters).find_map(|name| {
+    headers.chain(names.in_query()).chain([PASSWORD]).find_map(|name| {
         let there = rest.get(..name.len())?.iter().map(|(b, _)| folded(*b));
         let (next, end) = rest.get(name.len())?;
         let is_whole = !next.is_ascii_alphanumeric() && folded(*next) != b'_';
@@ -108,6 +109,8 @@ mod tests {
             ("x[access_token]=T", "x[access_token[credentials]"),
             ("url=/x%3Faccess-token%3DT", "url=/x%3Faccess-token[credentials]"),
             ("X-Access-Token=T", "X-Access-Token[credentials]"),
+            ("user=a&Password=P", "user=a&Password[credentials]"),
+            ("passwords=3", "passwords=3"),
         ] {
             assert_eq!(show(text), expected, "{text}");
         }

@@ -175,8 +175,11 @@ impl<'s> Judge<'s> {
         let unknown = was == Decision::Deny && reason.is_some_and(is_of_credentials);
         let upgrade = recorded.status == 101 || reason == Some(Rejection::UpgradeDenied.reason());
         let nobody = unknown || recorded.role.is_none();
+        // An upgrade as well, which the upstream did not take: nobody in particular was let through.
+        let failed = was == Decision::Allow && matches!(recorded.status, 502..=504) && method == Method::GET;
         // Who opened it was judged by his first message, of which the line knows nothing.
-        let guarded = |route: &Route| upgrade && nobody && route.websocket == WebSocketMode::FirstFrame;
+        let guarded =
+            |route: &Route| (upgrade || failed) && nobody && route.websocket == WebSocketMode::FirstFrame;
         match self.policy.judge(question, Caller { user: user.as_ref(), ..Caller::of_role(&role) }) {
             Ok((route, _)) => {
                 let nobody = nobody && route.rule != Rule::Public && !guarded(&route);
@@ -296,10 +299,11 @@ mod tests {
             r#"{"method":"GET","path":"/public/%2e%2e/x","decision":"deny","reason":"bad_path"}"#,
             r#"{"method":"GET","path":"/ws","role":"low","user":"8@d","decision":"deny","reason":"upgrade_denied"}"#,
             r#"{"method":"GET","path":"/door","status":101,"decision":"allow"}"#,
+            r#"{"method":"GET","path":"/door","status":502,"decision":"allow"}"#,
             r#"{"method":"GET","path":"/door","role":"low","user":"8@d","decision":"deny","reason":"body_credential"}"#,
             r#"{"method":"GET","path":"/door","decision":"deny","reason":"no_token"}"#,
         ]);
-        assert_eq!((report.decided, report.same, report.flips.len()), (13, 13, 0), "{report:?}");
+        assert_eq!((report.decided, report.same, report.flips.len()), (14, 14, 0), "{report:?}");
         assert!(report.text().contains("no decision changes"));
     }
 

@@ -14,6 +14,7 @@ pub mod login_body;
 mod login_request;
 mod login_together;
 pub mod logout;
+mod noted;
 pub mod rejection;
 pub mod request_body;
 pub mod throttle;
@@ -52,6 +53,7 @@ use live::{Live, LiveCell, ThreadLive, ThreadLiveCell};
 use logged::{logged_query, logged_target};
 use login::{Answers, LoginContext, LoginService};
 use logout::LogoutContext;
+use noted::{note_denial, note_permit, note_refusal};
 use rejection::Rejection;
 use request_body::{BodyRefusal, HeldMemory, RequestBody};
 
@@ -369,36 +371,4 @@ fn refuse_denied_upgrade(permit: &Permit, headers: &HeaderMap) -> Result<(), Rej
 fn refuse(rejection: Rejection, exchange: &Exchange) -> Response<AnswerBody> {
     note_refusal(&rejection, exchange);
     rejection.into_response(&exchange.ids).map(AnswerBody::own)
-}
-
-fn note_refusal(rejection: &Rejection, exchange: &Exchange) {
-    tracing::debug!(request_id = ?exchange.ids.request(), %rejection, "refused");
-    if let Rejection::Denied(_) | Rejection::Body(BodyRefusal::Fault(_)) = rejection {
-        exchange.decide(Decision::Deny);
-    }
-    exchange.reason.set(Some(rejection.reason()));
-}
-
-fn note_permit(exchange: &Exchange, permit: &Permit) {
-    let _: Result<(), _> = exchange.route.set(permit.route().label.clone());
-    exchange.decide(Decision::Allow);
-    exchange.note(|facts| {
-        facts.resource = permit.route().resource().map(str::to_owned);
-        facts.permission = permit.asked().map(|asked| asked.as_str());
-        facts.user = permit.principal().map(|principal| principal.user().clone());
-        facts.role = permit.principal().map(|principal| principal.role().clone());
-    });
-}
-
-fn note_denial(exchange: &Exchange, denied: &Denied) {
-    if let Some(route) = &denied.route {
-        let _: Result<(), _> = exchange.route.set(route.label.clone());
-    }
-    exchange.decide(Decision::Deny);
-    exchange.note(|facts| {
-        facts.resource = denied.route.as_ref().and_then(|route| route.resource()).map(str::to_owned);
-        facts.permission = denied.asked.map(|asked| asked.as_str());
-        facts.user = denied.principal.as_ref().map(|principal| principal.user().clone());
-        facts.role = denied.principal.as_ref().map(|principal| principal.role().clone());
-    });
 }

@@ -235,3 +235,26 @@ async fn the_names_can_be_chosen() {
     assert_eq!(upstream.last().query(), Some("q=1"));
     gateway.ask(Ask::get("/me/x").with(&session)).await.assert_refusal(401, "Invalid token");
 }
+
+/// An engine reads its own names, and the query before headers.
+#[tokio::test]
+async fn no_second_set_goes_on_by_names_that_are_not_configured() {
+    for query in ["[]", "['st']"] {
+        let (upstream, gateway) = configured(|settings| {
+            settings.set("credentials.token_query", query);
+            settings.set("credentials.key_query", "[]");
+        })
+        .await;
+        let (session, other) = (gateway.login("100").await, gateway.login("admin").await);
+        for disguise in [
+            other.query(),
+            "x_key[$ne]=1".to_owned(),
+            "x_key=a&x_key=b".to_owned(),
+            "%61ccess_token[]=a".to_owned(),
+        ] {
+            let ask = Ask::get(format!("/me/x?a=1&{disguise}&b=2")).with(&session);
+            gateway.ask(ask).await.assert_ok();
+            assert_eq!(upstream.last().query(), Some("a=1&b=2"), "{disguise}");
+        }
+    }
+}
