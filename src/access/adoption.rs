@@ -141,6 +141,12 @@ impl Authenticator {
                     (Asked::Known, token, key),
                     || self.sessions.get(&session.id).filter(fresh).map(Some),
                     async |caller: Whoami| {
+                        let is_over = caller.expires.is_some_and(|expires| expires <= now);
+                        if is_over || session.user != UserName::new(&caller.id) {
+                            // Not the session any more that was adopted.
+                            let _: Unauthenticated = self.ended(session).await;
+                            return None;
+                        }
                         let (role, rights) = (RoleName::new(&caller.role_name), adopter.rights(&caller));
                         self.sessions.refresh(session, role, rights, now).await
                     },

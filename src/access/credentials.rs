@@ -30,6 +30,15 @@ impl Default for CredentialNames {
 }
 
 impl CredentialNames {
+    /// Whether a query holds what an engine would read as a credential and is none here.
+    #[must_use]
+    pub fn passes_over(&self, query: Option<&str>) -> bool {
+        let configured = self.token_query.len() + self.key_query.len();
+        self.in_query()
+            .skip(configured)
+            .any(|name| query.is_some_and(|query| query.split('&').any(|piece| query::gives(piece, name))))
+    }
+
     /// The names in a query (and of a JSON body) that are a credential to us, or to an engine: it reads its own whatever is
     /// configured here, before it reads headers.
     pub(super) fn in_query(&self) -> impl Iterator<Item = &str> {

@@ -49,7 +49,11 @@ fn hidden_from(read: &[(u8, usize)], at: usize, names: &CredentialNames) -> Opti
     headers.chain(names.in_query()).chain([PASSWORD]).find_map(|name| {
         let there = rest.get(..name.len())?.iter().map(|(b, _)| folded(*b));
         let (next, end) = rest.get(name.len())?;
-        let is_whole = !next.is_ascii_alphanumeric() && folded(*next) != b'_';
+        let is_whole = match next {
+            b'=' | b':' => true,
+            // A path may be of passwords.
+            _ => name != PASSWORD && !next.is_ascii_alphanumeric() && folded(*next) != b'_',
+        };
         (is_whole && there.eq(name.bytes().map(folded))).then_some(*end)
     })
 }
@@ -110,7 +114,9 @@ mod tests {
             ("url=/x%3Faccess-token%3DT", "url=/x%3Faccess-token[credentials]"),
             ("X-Access-Token=T", "X-Access-Token[credentials]"),
             ("user=a&Password=P", "user=a&Password[credentials]"),
+            ("a=1%26password%3DP", "a=1%26password[credentials]"),
             ("passwords=3", "passwords=3"),
+            ("/a%40b/password/history", "/a%40b/password/history"),
         ] {
             assert_eq!(show(text), expected, "{text}");
         }

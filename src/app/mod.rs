@@ -130,7 +130,11 @@ async fn serve(
     orders.obey_until_the_end(&mut signals, &reloader).await;
     let limits = reloader.live.load().limits.clone();
     finish(&reloader.base.drain, &limits, &mut signals, (writer, workers)).await;
-    if let Err(error) = reloader.base.sessions.close().await {
+    let closed = tokio::select! {
+        closed = reloader.base.sessions.close() => closed,
+        () = signals.again() => Ok(()),
+    };
+    if let Err(error) = closed {
         tracing::error!(%error, "sessions may be missing at the next start");
     }
     if let Some(exporter) = exporter {

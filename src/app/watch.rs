@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-use crate::config::NamedFile;
-use crate::secret::sha256;
+use crate::config::{NamedFile, hash_of};
 
 /// Several files are seldom written at once: how long nothing must have happened.
 const QUIET: Duration = Duration::from_millis(100);
@@ -135,13 +134,13 @@ fn concerns(event: &notify::Event, interesting: &Mutex<BTreeSet<PathBuf>>) -> bo
 }
 
 fn contents(files: &[PathBuf]) -> Contents {
-    let hash = |file: &PathBuf| std::fs::read(file).ok().map(|bytes| sha256(&bytes));
-    files.iter().map(|file| (file.clone(), hash(file))).collect()
+    files.iter().map(|file| (file.clone(), hash_of(file))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::sha256;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -202,6 +201,33 @@ mod tests {
         fs::write(folder.path().join("sessions.db"), "x").unwrap();
         let quiet = tokio::time::timeout(Duration::from_millis(500), watch.changed()).await;
         assert!(quiet.is_err());
+    }
+
+    /// A fault is told once; and what would wait for a writer is not opened.
+    #[tokio::test]
+    async fn a_file_that_is_not_taken_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        let refused = || vec![NamedFile { path: file.clone(), hash: Some(sha256(b"")) }];
+        fs::write(&file, "1").unwrap();
+        let mut watch = FileWatch::start(named(&file));
+        assert!(notices(&mut watch, || fs::write(&file, "").unwrap()).await);
+        watch.look_at(refused());
+        assert!(tokio::time::timeout(QUIET * 5, watch.changed()).await.is_err());
+        let pipe = || {
+            fs::remove_file(&file).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+        };
+        assert!(notices(&mut watch, pipe).await);
+        watch.look_at(vec![NamedFile { path: file.clone(), hash: None }]);
+        assert!(tokio::time::timeout(QUIET * 5, watch.changed()).await.is_err());
+        assert!(
+            notices(&mut watch, || {
+                fs::remove_file(&file).unwrap();
+                fs::write(&file, "2").unwrap();
+            })
+            .await
+        );
     }
 
     #[tokio::test]

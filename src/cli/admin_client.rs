@@ -5,9 +5,10 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::clock::monotonic;
 use crate::secret::{ExposeSecret, SecretString};
 
-/// How long to wait for the connection, and for each piece of the answer.
+/// How long to wait for the connection, and for the answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// No answer is larger.
 const LARGEST: u64 = 1 << 20;
@@ -35,7 +36,6 @@ impl AdminClient<'_> {
     pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
         let addr = reachable(self.addr);
         let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let body = body.map(ToString::to_string).unwrap_or_default();
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
@@ -46,9 +46,24 @@ impl AdminClient<'_> {
             head.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
         }
         stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
-        let mut bytes = Vec::new();
-        stream.take(LARGEST).read_to_end(&mut bytes)?;
+        let bytes = read_all(stream)?;
         read(&bytes).ok_or_else(|| io::Error::other("that is no answer of postern's admin listener"))
+    }
+}
+
+/// All of it within [`PATIENCE`]: a byte now and then is no answer.
+fn read_all(mut stream: TcpStream) -> io::Result<Vec<u8>> {
+    let (until, mut bytes, mut piece) = (monotonic() + PATIENCE, Vec::new(), [0; 4096]);
+    loop {
+        let left = until.saturating_duration_since(monotonic());
+        if left.is_zero() || bytes.len() as u64 >= LARGEST {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece)? {
+            0 => return Ok(bytes),
+            n => bytes.extend_from_slice(piece.get(..n).unwrap_or_default()),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -50,9 +51,9 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("postern-demo-{}", std::process::id()));
-        fs::create_dir_all(&path)?;
-        restrict(&path, 0o700)?;
+        let path = std::env::temp_dir().join(format!("postern-demo-{}", uuid::Uuid::new_v4().simple()));
+        // Fails where anything has the name: what is behind a symlink is not written to.
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 }

@@ -87,6 +87,8 @@ pub(super) fn private_key(table: &mut Table, name: &str, f: &mut Findings) -> Op
     None
 }
 
+const EMPTY: &str = "is empty";
+
 /// A file's bytes; none and a fault when it is missing, empty, or no file.
 fn bytes(named: &Text, key: &str, f: &mut Findings) -> Option<Zeroizing<Vec<u8>>> {
     let path = named.origin.path(&named.text);
@@ -96,11 +98,22 @@ fn bytes(named: &Text, key: &str, f: &mut Findings) -> Option<Zeroizing<Vec<u8>>
             Some(bytes)
         }
         Err(what) => {
-            f.file(&path, None);
+            match &*what {
+                EMPTY => f.file(&path, Some(b"")),
+                _ => f.unread(&path),
+            }
             f.fault(&named.origin, key, format!("{} {what}", named.text));
             None
         }
     }
+}
+
+/// What a file holds, as [`NamedFile`](super::NamedFile) has it.
+#[must_use]
+pub fn hash_of(path: &Path) -> Option<[u8; 32]> {
+    // Asked first: opening a pipe would wait for its writer.
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    is_file.then(|| std::fs::read(path).ok().map(|bytes| crate::secret::sha256(&bytes)))?
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
@@ -112,7 +125,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut bytes = Zeroizing::new(Vec::new());
     File::open(path).map_err(cannot)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
     match bytes.len() as u64 {
-        0 => Err("is empty".to_owned()),
+        0 => Err(EMPTY.to_owned()),
         n if n > LARGEST => Err(format!("is larger than {} MiB", LARGEST / 1024 / 1024)),
         _ => Ok(bytes),
     }

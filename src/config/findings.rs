@@ -21,6 +21,11 @@ impl Findings {
         self.files.push(NamedFile { path: path.to_owned(), hash: content.map(sha256) });
     }
 
+    /// Notes a file that was not read to its end: as long as it stays so, nothing has changed.
+    pub(super) fn unread(&mut self, path: &Path) {
+        self.files.push(NamedFile { path: path.to_owned(), hash: super::hash_of(path) });
+    }
+
     pub(super) fn fault(&mut self, origin: &Origin, key: &str, what: impl Into<String>) {
         self.faults.push(origin.fault(key, what));
     }

@@ -35,10 +35,9 @@ pub(super) fn read_all(source: &Source, f: &mut Findings) -> Option<Entries> {
 }
 
 fn read_main(path: &Path, f: &mut Findings) -> Option<Entries> {
-    match std::fs::read_to_string(path) {
+    match text_of(path, f) {
         Ok(text) => parsed(&text, path, f),
         Err(error) => {
-            f.file(path, None);
             let what =
                 format!("cannot be read: {error}; name the configuration by --config or $POSTERN_CONFIG");
             f.faults.push(super::Fault { place: None, key: path.display().to_string(), what });
@@ -54,18 +53,23 @@ pub(super) fn read(
     (origin, key): (&Origin, &str),
     f: &mut Findings,
 ) -> Option<Entries> {
-    match std::fs::read_to_string(path) {
+    match text_of(path, f) {
         Ok(content) => parsed(&content, path, f),
         Err(error) => {
-            f.file(path, None);
             f.fault(origin, key, format!("{text} cannot be read: {error}"));
             None
         }
     }
 }
 
+fn text_of(path: &Path, f: &mut Findings) -> std::io::Result<String> {
+    let bytes = std::fs::read(path).inspect_err(|_| f.file(path, None))?;
+    f.file(path, Some(&bytes));
+    String::from_utf8(bytes)
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is no UTF-8"))
+}
+
 fn parsed(text: &str, path: &Path, f: &mut Findings) -> Option<Entries> {
-    f.file(path, Some(text.as_bytes()));
     tree::parse(text, path).map_err(|faults| f.faults.extend(faults)).ok()
 }
 

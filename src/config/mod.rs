@@ -30,6 +30,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use files::hash_of;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;

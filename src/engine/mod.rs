@@ -189,7 +189,8 @@ impl Engine {
         let reply = self.call(Call::Logout, with_credentials(request, token, Some(key))).await?;
         let ended = match reply.status.as_u16() {
             200..300 => Ok(true),
-            400..500 => Ok(false),
+            401 => Ok(false),
+            // Of any other nobody knows whether it is still good there: it stays barred here, and is told again.
             status => Err(format!("it answered {status}")),
         };
         self.counted(Call::Logout, ended, |ended| *ended)

@@ -46,6 +46,11 @@ impl Cause {
         }
     }
 
+    /// Whether the engine that made the session decides, and may think otherwise later.
+    pub(super) fn is_asked_again(self) -> bool {
+        matches!(self, Self::EngineEnded | Self::Lost)
+    }
+
     /// The word for metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

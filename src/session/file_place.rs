@@ -62,9 +62,12 @@ impl Place {
 
     /// A lock whose name was removed keeps nobody out: it is made again, unless another postern was faster.
     pub(super) fn keep_lock(&mut self) -> Result<(), Unfit> {
-        let held = self.lock.metadata().map(|metadata| (metadata.dev(), metadata.ino()))?;
-        if id(&beside(&self.name, LOCK)).is_ok_and(|named| named == held) {
-            return Ok(());
+        let held = self.lock.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        match id(&beside(&self.name, LOCK)) {
+            Ok(named) if Some(named) == held => return Ok(()),
+            // It cannot be looked at: writing will tell.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
+            Ok(_) | Err(_) => {}
         }
         self.lock = file::try_lock(&self.name)?.ok_or(Unfit::Used)?;
         Ok(())
@@ -96,9 +99,17 @@ impl Place {
     }
 
     /// Takes the log's name away from beside another file, unless that has brought its own: whoever opens it next would
-    /// read the one into the other.
+    /// read the one into the other. The log of a file that has its own name still is left.
     pub(super) fn let_go(&self, connection: &Connection) -> Result<(), Unfit> {
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        if id(&self.path).ok() == self.id {
+            return Ok(());
+        }
+        let is_busy =
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))?;
+        if is_busy {
+            // What is in the log alone would be lost, and the file made of two halves.
+            return Err(io::Error::other("another program reads what was replaced").into());
+        }
         let is_ours = self.log.is_some() && id(&beside(&self.path, "-wal")).ok() == self.log;
         if is_ours { Ok(take_log(&self.path)?) } else { Ok(()) }
     }

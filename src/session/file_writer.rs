@@ -255,6 +255,9 @@ impl Work {
 
     /// All or nothing: a transaction that is dropped is rolled back.
     fn commit(&mut self, batch: &[Job]) -> Result<(), Unfit> {
+        if batch.iter().all(|job| matches!(job.write, Write::Nothing)) {
+            return Ok(());
+        }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for job in batch {
             match &job.write {

@@ -273,8 +273,11 @@ impl Sessions {
         } else {
             if let Some(sharing) = &self.sharing {
                 sharing.own().remove(id);
-                // Until the store knows, nor a moment later: an answer of it may be on its way.
-                let until = session.expires.max(self.clock.now().plus(ANSWERS_ARE_LATE_BY));
+                // Until the store knows, nor a moment later: an answer of it may be on its way. Whom the engine may know again,
+                // it is asked about again.
+                let soon = self.clock.now().plus(ANSWERS_ARE_LATE_BY);
+                let is_engines = session.adopted().is_some() && cause.is_asked_again();
+                let until = if is_engines { soon } else { session.expires.max(soon) };
                 self.barred().add(Barred { id: *id, expires: until });
             }
             Owed::Remove(*id)

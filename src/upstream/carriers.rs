@@ -133,6 +133,10 @@ impl Seat {
         Self(Rc::clone(carrier))
     }
 
+    pub(super) fn has_answered(&self) -> bool {
+        self.0.has_answered.get()
+    }
+
     pub(super) fn answered(&self) {
         self.0.has_answered.set(true);
     }

@@ -16,13 +16,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::ForwardError;
 use super::body::UpstreamBodyError;
 use super::carriers::Seat;
 use super::head::Target;
 use super::headers::{self, Onward, Policy};
+use super::heard::Heard;
 use super::http1::Limits;
 use super::pool::Load;
 use super::watch::Watch;
@@ -55,8 +56,13 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     }
 }
 
-/// Opens a connection; its task holds the slot until it ends.
-pub(super) async fn open(tcp: TcpStream, slot: OwnedSemaphorePermit) -> io::Result<H2cSender> {
+/// Opens a connection; its task holds the slot until it ends. The other value comes once the server has said something: a
+/// server of HTTP/2 begins by itself (RFC 9113 section 3.4).
+pub(super) async fn open(
+    tcp: TcpStream,
+    slot: OwnedSemaphorePermit,
+) -> io::Result<(H2cSender, oneshot::Receiver<()>)> {
+    let (tcp, heard) = Heard::on(tcp);
     let (sender, connection) = Builder::new(LocalExecutor)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -73,7 +79,7 @@ pub(super) async fn open(tcp: TcpStream, slot: OwnedSemaphorePermit) -> io::Resu
         let _ = connection.await;
         drop(slot);
     });
-    Ok(sender)
+    Ok((sender, heard))
 }
 
 /// The request as it goes out, its body still to be put in. None: the authority is no authority.

@@ -19,6 +19,7 @@ mod h2c;
 mod head;
 mod headers;
 mod heads;
+mod heard;
 mod http1;
 pub mod ingress;
 mod left;

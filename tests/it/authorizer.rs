@@ -198,9 +198,29 @@ async fn what_the_backend_could_read_otherwise_is_refused() {
         }
         asked(&gateway, ask("GET", "/closed/../public")).await.assert_refusal(403, "Bad path");
     }
-    for fragment in ["#/../api/v2/vault", "#%2e%2e", "#?x", "#;a", "#\\"] {
+    for fragment in
+        ["#/../api/v2/vault", "#%2e%2e", "#?x", "#;a", "#\\", "#&x", "#x=1", "?a=1#&x_key=K", "?a#b"]
+    {
         let asked = asked(&gateway, nginx("GET", &format!("/me{fragment}")).with(&admin)).await;
         asked.assert_refusal(403, "Bad path");
+    }
+}
+
+/// Nothing can be taken out of a query that the ingress sends on, and an engine reads its own names in it first.
+#[tokio::test]
+async fn a_second_set_under_names_that_are_not_configured_is_refused() {
+    let (_upstream, gateway) = configured(|settings| {
+        settings.set("credentials.token_query", "[]");
+        settings.set("credentials.key_query", "['k']");
+    })
+    .await;
+    let admin = gateway.login("admin").await;
+    for ask in CONVENTIONS {
+        for query in ["access_token=T&x_key=K", "a=1&x_key[]=K", "access%5Ftoken=T"] {
+            let answer = asked(&gateway, ask("GET", &format!("/me?{query}")).with(&admin)).await;
+            answer.assert_refusal(403, "Ambiguous credentials");
+        }
+        asked(&gateway, ask("GET", "/me?a=1&token=T").with(&admin)).await.assert_ok();
     }
 }
 

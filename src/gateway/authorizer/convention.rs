@@ -130,10 +130,12 @@ fn agreed(told: [Told<'_>; 3], by_envoy: bool) -> Result<Original, AskFault> {
 }
 
 /// A fragment is cut off here, and goes on where the ingress sends the target as it came: a server that does not cut it
-/// may find another path in it (`/public#/../private`).
+/// may find another path in it (`/public#/../private`), or more of the query.
 pub(super) fn is_more_behind_a_fragment(target: &[u8]) -> bool {
-    let mut fragment = target.iter().skip_while(|b| **b != b'#');
-    fragment.any(|b| matches!(b, b'/' | b'\\' | b'%' | b';' | b'?'))
+    let Some(at) = target.iter().position(|b| *b == b'#') else { return false };
+    let (before, behind) = target.split_at(at);
+    before.contains(&b'?')
+        || behind.iter().any(|b| matches!(b, b'/' | b'\\' | b'%' | b';' | b'?' | b'&' | b'='))
 }
 
 /// None: `/auth` itself. The query of that is the ingress' own.

@@ -102,6 +102,13 @@ impl Gateway {
         if !is_read_alike {
             return Err(Rejection::Denied(Reason::BadPath));
         }
+        if asked.goes_on_as_sent
+            && permit.principal().is_some()
+            && thread.live.access.names.passes_over(query)
+        {
+            // Nothing can be taken out of it on its way.
+            return Err(Rejection::Denied(Reason::AmbiguousCredentials));
+        }
         if permit.route().body.is_empty() {
             Ok(Granted::Permit(Box::new(permit)))
         } else {

@@ -217,6 +217,52 @@ async fn a_symlink_that_is_removed_is_made_again() {
     assert_eq!(found.len(), 3);
 }
 
+/// A log that is taken away while a reader keeps it from being written back would leave a file of two halves.
+#[tokio::test]
+async fn a_symlink_that_leads_elsewhere_costs_nothing_while_somebody_reads() {
+    let (folder, path) = folder();
+    let real = folder.path().join("s.db");
+    std::os::unix::fs::symlink("s.db", &path).unwrap();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    let reader = connect(&real).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM sessions").unwrap();
+    store.put(record("b", "u", 100)).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(folder.path().join("other"), "not ours").unwrap();
+    std::os::unix::fs::symlink("other", &path).unwrap();
+    assert!(store.put(record("c", "u", 100)).await.is_err());
+    // As a kill leaves it.
+    let left = folder.path().join("left.db");
+    std::fs::copy(&real, &left).unwrap();
+    std::fs::copy(beside(&real, "-wal"), beside(&left, "-wal")).unwrap();
+    drop(store);
+    drop(reader);
+    for file in [&left, &real] {
+        assert_eq!(all(&FileStore::open(file).unwrap(), 0).await.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_replaced_file_stays_while_somebody_reads() {
+    let (folder, path) = folder();
+    let store = FileStore::open(&path).unwrap();
+    store.put(record("a", "u", 100)).await.unwrap();
+    let reader = connect(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM sessions").unwrap();
+    store.put(record("b", "u", 100)).await.unwrap();
+    std::fs::rename(&path, folder.path().join("kept.db")).unwrap();
+    std::fs::write(&path, "not ours").unwrap();
+    assert!(store.put(record("c", "u", 100)).await.is_err());
+    assert!(beside(&path, "-wal").exists());
+    drop(reader);
+    assert!(store.put(record("c", "u", 100)).await.is_err());
+    assert!(!beside(&path, "-wal").exists(), "it would be read into the other file");
+    drop(store);
+    std::fs::rename(folder.path().join("kept.db"), &path).unwrap();
+    assert_eq!(all(&FileStore::open(&path).unwrap(), 0).await.len(), 2);
+}
+
 /// Else a second gateway would serve sessions that the first has ended.
 #[tokio::test]
 async fn a_lock_that_is_removed_is_made_again() {

@@ -6,7 +6,7 @@ use http::{Request, Response};
 use http_body::Body;
 use std::io;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::super::body::UpstreamBody;
 use super::super::carriers::{Refusal, Seat};
@@ -76,7 +76,7 @@ impl LocalGroup {
                     return Err(e);
                 }
                 Err(H2cFault::Failed(e)) => {
-                    if matches!(e, ForwardError::Timeout) {
+                    if matches!(e, ForwardError::Timeout) || !seat.has_answered() {
                         // Perhaps nobody is there any more: the next request has a connection of its own.
                         lane.h2c.leave(&seat);
                     }
@@ -121,14 +121,17 @@ impl LocalGroup {
             if let Some(seat) = lane.h2c.seat() {
                 return Ok((seat, true));
             }
-            if let Some(crowded) = lane.h2c.crowded() {
-                return Ok(self.h2c_beside(crowded, lane, context).await);
+            if lane.h2c.crowded().is_some() {
+                match self.h2c_beside(lane, context).await {
+                    Some(seat) => return Ok((seat, true)),
+                    None => continue,
+                }
             }
             let waits = self.shared.limit.waits_for_a_turn(self.shared.settings.max_pending);
             let _waits = waits.ok_or(NoConnection::Busy)?;
             let Some(turn) = lane.h2c.turn().await? else { continue };
             let opened = match self.slot().await {
-                Some(slot) => self.open_h2c(lane, context, slot).await,
+                Some(slot) => self.open_h2c(lane, context, slot).await.map(|(sender, _)| sender),
                 None => Err(NoConnection::Busy),
             };
             return match opened {
@@ -141,24 +144,28 @@ impl LocalGroup {
         }
     }
 
-    /// On a further connection, if one is to be had soon; else on the one that is crowded. What goes wrong with it says
-    /// nothing of the server: it serves over the others.
-    async fn h2c_beside(&self, crowded: Seat, lane: &Lane, context: &UpstreamContext) -> (Seat, bool) {
+    /// On a further connection, if one is to be had soon; else on the one that is least crowded, while there is any. What goes
+    /// wrong with a further one says nothing of the server: it serves over the others.
+    async fn h2c_beside(&self, lane: &Lane, context: &UpstreamContext) -> Option<Seat> {
         // Only of plenty: other threads and servers need one each.
         while lane.h2c.may_add(monotonic()) && self.shared.limit.has_plenty() {
             if let Ok(Some(_turn)) = lane.h2c.turn().await {
                 let Some(slot) = self.shared.limit.try_slot() else { break };
-                let opening = self.open_h2c(lane, context, slot);
-                if let Ok(Ok(sender)) = tokio::time::timeout(FURTHER, opening).await {
-                    return (seated(lane, sender), true);
+                let opening = async {
+                    let (sender, heard) = self.open_h2c(lane, context, slot).await.ok()?;
+                    // Many are about to be put on it: there is somebody.
+                    heard.await.ok().map(|()| sender)
+                };
+                if let Ok(Some(sender)) = tokio::time::timeout(FURTHER, opening).await {
+                    return Some(seated(lane, sender));
                 }
                 lane.connected();
                 lane.h2c.make_do();
             } else if let Some(seat) = lane.h2c.seat() {
-                return (seat, true);
+                return Some(seat);
             }
         }
-        (lane.h2c.crowded().unwrap_or(crowded), true)
+        lane.h2c.crowded()
     }
 
     async fn open_h2c(
@@ -166,7 +173,7 @@ impl LocalGroup {
         lane: &Lane,
         context: &UpstreamContext,
         slot: OwnedSemaphorePermit,
-    ) -> Result<H2cSender, NoConnection> {
+    ) -> Result<(H2cSender, oneshot::Receiver<()>), NoConnection> {
         let Stream::Tcp(tcp) = self.connect(lane, context).await? else {
             return Err(NoConnection::Failed(io::ErrorKind::Unsupported.into()));
         };
