@@ -141,9 +141,8 @@ impl Authenticator {
                     (Asked::Known, token, key),
                     || self.sessions.get(&session.id).filter(fresh).map(Some),
                     async |caller: Whoami| {
-                        let is_over = caller.expires.is_some_and(|expires| expires <= now);
-                        if is_over || session.user != UserName::new(&caller.id) {
-                            // Not the session any more that was adopted.
+                        // By its id it is not compared: a login may have named the same user in other words.
+                        if caller.expires.is_some_and(|expires| expires <= now) {
                             let _: Unauthenticated = self.ended(session).await;
                             return None;
                         }
