@@ -29,14 +29,16 @@ pub fn shown<'t>(text: &'t str, names: &CredentialNames) -> Cow<'t, str> {
             read = unescaped(&read);
         }
     }
-    match (0..read.len()).find_map(|at| hidden_from(&read, at, names)) {
+    let headers = names.token_headers.iter().chain(&names.key_headers).map(http::HeaderName::as_str);
+    let names: Vec<&str> = headers.chain(names.in_query()).chain([PASSWORD]).collect();
+    match (0..read.len()).find_map(|at| hidden_from(&read, at, &names)) {
         Some(end) => Cow::Owned(format!("{}{HIDDEN}", text.get(..end).unwrap_or_default())),
         None => Cow::Borrowed(text),
     }
 }
 
 /// Where in the text nothing more may be shown, if what is to be hidden begins here.
-fn hidden_from(read: &[(u8, usize)], at: usize, names: &CredentialNames) -> Option<usize> {
+fn hidden_from(read: &[(u8, usize)], at: usize, names: &[&str]) -> Option<usize> {
     let rest = read.get(at..)?;
     if is_jwt(rest) {
         return rest.first().map(|(_, at)| *at);
@@ -45,14 +47,13 @@ fn hidden_from(read: &[(u8, usize)], at: usize, names: &CredentialNames) -> Opti
     if before.is_some_and(|(b, _)| b.is_ascii_alphanumeric()) {
         return None;
     }
-    let headers = names.token_headers.iter().chain(&names.key_headers).map(http::HeaderName::as_str);
-    headers.chain(names.in_query()).chain([PASSWORD]).find_map(|name| {
+    names.iter().find_map(|name| {
         let there = rest.get(..name.len())?.iter().map(|(b, _)| folded(*b));
         let (next, end) = rest.get(name.len())?;
         let is_whole = match next {
             b'=' | b':' => true,
             // A path may be of passwords.
-            _ => name != PASSWORD && !next.is_ascii_alphanumeric() && folded(*next) != b'_',
+            _ => *name != PASSWORD && !next.is_ascii_alphanumeric() && folded(*next) != b'_',
         };
         (is_whole && there.eq(name.bytes().map(folded))).then_some(*end)
     })
